@@ -1,0 +1,164 @@
+"""The seam between us and the disk, and the named moments at which a test may kill us.
+
+``FileOps`` is everything that file stores ask of a file system, so that a test can put a disk under them that loses
+what was not synced (journal/testing.py).  What POSIX promises, and no more: bytes are durable after ``sync``; a
+name is durable after ``sync_directory`` of its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import BinaryIO, Final, Protocol
+
+KILL_VARIABLE: Final = "RECOVERY_KILL_AT"
+
+
+class NewFile(Protocol):
+    """A file being written, from its beginning."""
+
+    def write(self, data: bytes) -> None:
+        """Append all of ``data``."""
+
+    def sync(self) -> None:
+        """Make what was written durable; the name is not, until ``sync_directory``."""
+
+    def close(self) -> None:
+        """Let the file go, without a sync."""
+
+
+class FileOps(Protocol):
+    """A file system.  Paths are absolute or relative to the working directory; errors are OSError."""
+
+    def make_directories(self, path: str) -> None:
+        """Make a folder and those above it, durable, unless they are there."""
+
+    def names(self, path: str) -> list[str]:
+        """The names in a folder, in no order; none where there is no folder."""
+
+    def create(self, path: str) -> NewFile:
+        """Begin a new file.  FileExistsError where the name is taken."""
+
+    def read(self, path: str) -> BinaryIO:
+        """Open a file for reading.  FileNotFoundError where there is none."""
+
+    def size(self, path: str) -> int:
+        """A file's length in bytes."""
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name.  FileExistsError where the name is taken."""
+
+    def unlink(self, path: str) -> None:
+        """Take a name away.  FileNotFoundError where there is none."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a folder durable, and the absence of those taken away."""
+
+
+class LocalFile:
+    """A ``NewFile`` of this machine."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+
+    def write(self, data: bytes) -> None:
+        """Append all of ``data``; an unbuffered write may take less than it is given."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def sync(self) -> None:
+        """fsync."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close, without a sync."""
+        self._file.close()
+
+
+class LocalFiles:
+    """The ``FileOps`` of this machine."""
+
+    def make_directories(self, path: str) -> None:
+        """Make each missing folder and sync the one it stands in."""
+        path = os.path.abspath(path)
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        self.make_directories(parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+        self.sync_directory(parent)
+
+    def names(self, path: str) -> list[str]:
+        """os.listdir, empty where there is no folder."""
+        try:
+            return os.listdir(path)
+        except FileNotFoundError:
+            return []
+
+    def create(self, path: str) -> NewFile:
+        """O_EXCL."""
+        return LocalFile(path)
+
+    def read(self, path: str) -> BinaryIO:
+        """open(path, "rb")."""
+        return open(path, "rb")
+
+    def size(self, path: str) -> int:
+        """os.path.getsize."""
+        return os.path.getsize(path)
+
+    def link(self, source: str, target: str) -> None:
+        """os.link."""
+        os.link(source, target)
+
+    def unlink(self, path: str) -> None:
+        """os.unlink."""
+        os.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        """fsync of the folder."""
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+KILL_POINTS: Final = (
+    "append.before",
+    "append.after",
+    "commit.before",
+    "commit.after",
+    "image.write",
+    "publish.before",
+    "publish.linked",
+    "publish.after",
+    "prune.before",
+    "prune.after",
+    "migrate.before",
+    "migrate.after",
+    "create.after",
+    "epoch.before",
+    "epoch.after",
+    "cold_start.loaded",
+    "cold_start.replayed",
+    "receipt.before",
+)
+"""The moments between which a crash makes a difference, in the order of a life."""
+
+_armed, _, _count = os.environ.get(KILL_VARIABLE, "").partition(":")
+_passes_left = int(_count or 1)
+
+
+def kill_point(name: str) -> None:
+    """Die here, as if by SIGKILL, at the N-th pass when ``RECOVERY_KILL_AT=name:N`` is in the environment."""
+    global _passes_left
+    if name == _armed:
+        _passes_left -= 1
+        if _passes_left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)

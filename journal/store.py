@@ -1,0 +1,88 @@
+"""JournalStore: what a journal asks of a database.  This docstring is the contract; ``journal.testing`` checks it.
+
+A store holds *streams*, each a sequence of entries with gapless ``command_id`` from 1, besides an identity (bytes, written
+once) and epochs (bytes, numbered from 1).  It knows nothing of chains, digests or what the bytes mean.
+
+**Order.**  Entries come back in the order of ``command_id``, field for field as given.
+
+**Atomicity.**  ``append`` writes all of its entries or none, and ``create`` and ``append_epoch`` likewise.
+
+**Durability.**  When ``append``, ``create`` or ``append_epoch`` returns on a store whose ``durable`` is True, what it wrote
+survives a power cut.
+
+**One writer.**  A store opened for write holds its stream against every other writer; a second one is refused with
+JournalInUse, naming the holder.  ``append`` under an epoch that is not the newest is refused with WriterFenced.
+
+**Errors.**  ``append`` refuses with
+
+* StoreUnavailable: nothing was written, and the store goes on; ``position`` names the command where one entry is to blame;
+* WriterFenced: nothing was written, and this writer may never write again;
+* OutcomeUnknown: the entries may or may not be written; only a new epoch makes it known;
+* WriterPoisoned: a write failed in a way that says nothing about the disk (an I/O error), or an assertion of the store
+  failed (a ``command_id`` that does not follow, a ``request_key`` that is there already); from then on every write
+  raises it again.
+
+Reads raise StoreUnavailable, and CorruptionError where the store finds its own bytes damaged.  The driver's own exception is
+the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from journal.records import Entry
+
+
+class JournalStore(ABC):
+    """Read and, when opened for write, append to streams of entries.  See the contract above."""
+
+    durable: bool
+    """Whether what ``append`` wrote survives a power cut."""
+
+    location: str
+    """Where it is, for messages; never with a password."""
+
+    @abstractmethod
+    def identity(self, stream: str) -> bytes | None:
+        """The stream's identity; None where the stream was never created."""
+
+    @abstractmethod
+    def epochs(self, stream: str) -> list[tuple[int, bytes]]:
+        """All epochs by number."""
+
+    @abstractmethod
+    def last(self, stream: str) -> Entry | None:
+        """The entry with the greatest ``command_id``."""
+
+    @abstractmethod
+    def page(self, stream: str, after: int, until: int) -> list[Entry]:
+        """The entries with ``after < command_id <= until``, in order.  Callers keep the range small enough for memory."""
+
+    @abstractmethod
+    def find(self, stream: str, request_keys: Sequence[bytes]) -> list[Entry]:
+        """The entries with these request keys, in no order."""
+
+    @abstractmethod
+    def request_keys(self, stream: str, since_ms: int) -> Iterator[bytes]:
+        """The request keys of entries with ``received_at_ms >= since_ms``, in no order."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, str]:
+        """The settings that durability rests on, and versions, for status and doctor."""
+
+    @abstractmethod
+    def create(self, stream: str, identity: bytes) -> None:
+        """Begin a stream.  UsageError where it is there already."""
+
+    @abstractmethod
+    def append_epoch(self, stream: str, number: int, document: bytes) -> None:
+        """Record an epoch; ``number`` must be one more than the newest, else WriterFenced."""
+
+    @abstractmethod
+    def append(self, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
+        """Write entries that follow the last one.  See the contract."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let everything go, the hold on the stream too.  Twice is once."""
