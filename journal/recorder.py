@@ -1,0 +1,172 @@
+"""Recorder: the one writer of a stream.  All policy of writing is here, none in a store.
+
+It gives command ids, links the chain, seals entries, remembers what is sealed and not yet durable, finds what was recorded
+before, and stamps time.  ``seal`` places a transition; ``commit`` makes all that was sealed durable, or says why not.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from journal import digest
+from journal.errors import ClockAhead, RequestConflict, UsageError, ValueRefused
+from journal.journal import Journal
+from journal.records import (
+    ENTRY_BYTES_MAX,
+    Entry,
+    Epoch,
+    Head,
+    JournalIdentity,
+    Transition,
+    checksum,
+    next_chain,
+    part_hashes,
+)
+from journal.store import JournalStore
+
+_FIND_MAX: Final = 500
+
+
+class Recorder:
+    """Writes one stream of a store that was opened for write.  Used by one thread."""
+
+    def __init__(self, store: JournalStore, stream: str, identity: JournalIdentity) -> None:
+        self.store = store
+        self.stream = stream
+        self.identity = identity
+        self.epoch = 0
+        self.head: Head = Journal(store, stream).head()
+        self._tip = self.head
+        self._sealed: dict[bytes, Entry] = {}
+
+    @classmethod
+    def open(cls, store: JournalStore, stream: str, wanted: JournalIdentity) -> Recorder:
+        """Open the stream, creating it as ``wanted`` where it is new.  UsageError where it belongs to another engine."""
+        found = store.identity(stream)
+        if found is None:
+            store.create(stream, wanted.pack())
+            return cls(store, stream, wanted)
+        return cls(store, stream, JournalIdentity.unpack(found))
+
+    def begin_epoch(self, epoch: Epoch) -> None:
+        """Record who writes from now on, durably, before anything else is written."""
+        self.store.append_epoch(self.stream, epoch.number, epoch.pack())
+        self.epoch = epoch.number
+
+    @property
+    def tip(self) -> Head:
+        """The last sealed entry's head: the durable head, or beyond it."""
+        return self._tip
+
+    @property
+    def sealed(self) -> int:
+        """How many entries are sealed and not yet durable."""
+        return len(self._sealed)
+
+    def recorded(self, request_keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """The durable entries of these request keys: one batched lookup in the store."""
+        keys = list(dict.fromkeys(request_keys))
+        found: dict[bytes, Entry] = {}
+        if self.head.command_id == 0:
+            return found
+        for at in range(0, len(keys), _FIND_MAX):
+            for entry in self.store.find(self.stream, keys[at : at + _FIND_MAX]):
+                entry.verify()
+                found[entry.request_key] = entry
+        return found
+
+    def in_flight(self, request_key: bytes) -> Entry | None:
+        """The sealed entry of a request key, while it is not yet durable."""
+        return self._sealed.get(request_key)
+
+    def stamp(self, received_at_ms: int | None, skew_max_ms: int) -> int:
+        """The time to record: the caller's or now, never before the head's; ClockAhead where the caller's is too far off."""
+        now_ms = time.time_ns() // 1_000_000
+        if received_at_ms is None:
+            return max(now_ms, self._tip.received_at_ms)
+        if received_at_ms > now_ms + skew_max_ms:
+            raise ClockAhead(
+                f"received_at_ms is {received_at_ms - now_ms} ms ahead of this machine's clock; {skew_max_ms} ms are allowed",
+                expected=f"at most {now_ms + skew_max_ms}",
+                found=received_at_ms,
+                hint="check the clocks, or raise clock_skew_max_ms",
+            )
+        return max(received_at_ms, self._tip.received_at_ms)
+
+    def seal(self, step: Transition) -> Entry:
+        """Place a transition after the tip.  Not durable, and not to be shown to anyone, until ``commit``."""
+        tip = self._tip
+        size = len(step.data_bytes) + len(step.result_bytes) + len(step.events_bytes) + len(step.changes_bytes or b"")
+        if size > ENTRY_BYTES_MAX:
+            raise ValueRefused(f"the command's record is {size} bytes; at most {ENTRY_BYTES_MAX} can be stored")
+        # A journal that begins from an empty state has no entry to take the first digest from.
+        pre = tip.post_digest_bytes
+        if tip.command_id == 0 and not self.identity.digest_every:
+            pre = digest.EMPTY
+        hashes = part_hashes(*step[:9])
+        chain = next_chain(tip.chain, hashes, pre, step.post_digest_bytes)
+        fields = (
+            tip.command_id + 1,
+            step.request_key,
+            step.type,
+            step.entity_id,
+            step.received_at_ms,
+            step.data_bytes,
+            step.rejected,
+            step.result_bytes,
+            step.events_bytes,
+            step.changes_bytes,
+            pre,
+            step.post_digest_bytes,
+            chain,
+            hashes,
+            False,
+            self.epoch,
+            step.duration_ns,
+            time.time_ns() // 1_000_000,
+        )
+        entry = Entry(*fields, checksum(*fields))
+        self._sealed[step.request_key] = entry
+        self._tip = Head(entry.command_id, entry.post_digest_bytes, chain, entry.received_at_ms)
+        return entry
+
+    def commit(self) -> None:
+        """Make all sealed entries durable, at once.  Raises what the store's contract names; then nothing was acknowledged."""
+        if self._sealed:
+            self.store.append(self.stream, self.epoch, list(self._sealed.values()))
+            self.head = self._tip
+            self._sealed = {}
+
+    def abandon(self) -> None:
+        """Forget what is sealed: the store refused it."""
+        self._tip = self.head
+        self._sealed = {}
+
+
+def refuse_conflict(entry: Entry, type: str, data_bytes: bytes) -> None:
+    """Raise RequestConflict unless ``entry`` records a command of this type and data."""
+    if entry.type != type or entry.data_bytes != data_bytes:
+        what = "data" if entry.type == type else f"type {entry.type!r}"
+        raise RequestConflict(
+            f"request {entry.request_id} is recorded already with other {what}",
+            position=entry.command_id,
+            hint="send another command under another request id",
+        )
+
+
+def new_identity(
+    *, stream: str, engine: str, seed: int | None, digest_every: int, changes: str, dedup_window_s: int
+) -> JournalIdentity:
+    """The identity of a journal about to be created; ``seed`` None draws one of 64 bits."""
+    journal_id = uuid.uuid4()
+    if seed is None:
+        seed = uuid.uuid4().int >> 64
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"seed is {seed}; it is an int from 0 to 2**64 - 1")
+    return JournalIdentity(
+        journal_id, stream, engine, seed, digest_every, changes, dedup_window_s, time.time_ns() // 1_000_000
+    )
+
