@@ -40,7 +40,7 @@ class Recorder:
         self.epoch = 0
         self.head: Head = Journal(store, stream).head()
         self._tip = self.head
-        self._sealed: dict[bytes, Entry] = {}
+        self._sealed: list[Entry] = []
 
     @classmethod
     def open(cls, store: JournalStore, stream: str, wanted: JournalIdentity) -> Recorder:
@@ -77,10 +77,6 @@ class Recorder:
                 entry.verify()
                 found[entry.request_key] = entry
         return found
-
-    def in_flight(self, request_key: bytes) -> Entry | None:
-        """The sealed entry of a request key, while it is not yet durable."""
-        return self._sealed.get(request_key)
 
     def stamp(self, received_at_ms: int | None, skew_max_ms: int) -> int:
         """The time to record: the caller's or now, never before the head's; ClockAhead where the caller's is too far off."""
@@ -129,21 +125,21 @@ class Recorder:
             time.time_ns() // 1_000_000,
         )
         entry = Entry(*fields, checksum(*fields))
-        self._sealed[step.request_key] = entry
+        self._sealed.append(entry)
         self._tip = Head(entry.command_id, entry.post_digest_bytes, chain, entry.received_at_ms)
         return entry
 
     def commit(self) -> None:
         """Make all sealed entries durable, at once.  Raises what the store's contract names; then nothing was acknowledged."""
         if self._sealed:
-            self.store.append(self.stream, self.epoch, list(self._sealed.values()))
+            self.store.append(self.stream, self.epoch, self._sealed)
             self.head = self._tip
-            self._sealed = {}
+            self._sealed = []
 
     def abandon(self) -> None:
         """Forget what is sealed: the store refused it."""
         self._tip = self.head
-        self._sealed = {}
+        self._sealed = []
 
 
 def refuse_conflict(entry: Entry, type: str, data_bytes: bytes) -> None:

@@ -74,11 +74,12 @@ class Command:
     ``received_at_ms`` is milliseconds since 1970 UTC; None lets the runtime stamp it.  ``entity_id`` is for searching.
     """
 
-    __slots__ = ("data", "entity_id", "received_at_ms", "request_id", "type")
+    __slots__ = ("data", "entity_id", "received_at_ms", "request_key", "type")
 
     type: str
     data: Any
-    request_id: uuid.UUID
+    request_key: bytes
+    """The request id's 16 bytes."""
     received_at_ms: int | None
     entity_id: str | None
 
@@ -98,12 +99,13 @@ class Command:
             check_text(entity_id, "a command's entity_id")
         if received_at_ms is not None and (received_at_ms.__class__ is not int or not 0 <= received_at_ms <= MS_MAX):
             raise UsageError(f"received_at_ms is {received_at_ms!r}, not whole milliseconds since 1970")
-        place = object.__setattr__
-        place(self, "type", type)
-        place(self, "data", data)
-        place(self, "request_id", uuid.uuid4() if request_id is None else request_key(request_id))
-        place(self, "received_at_ms", received_at_ms)
-        place(self, "entity_id", entity_id)
+        key = (uuid.uuid4() if request_id is None else request_key(request_id)).bytes
+        _fill(self, type, data, key, received_at_ms, entity_id)
+
+    @property
+    def request_id(self) -> uuid.UUID:
+        """What makes a retry the same command."""
+        return uuid.UUID(bytes=self.request_key)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Command does not change; make another to have a different {name}")
@@ -112,13 +114,13 @@ class Command:
         raise AttributeError(f"a Command does not change; it keeps its {name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _command, (self.type, self.data, self.request_id, self.received_at_ms, self.entity_id)
+        return stored_command, (self.type, self.data, self.request_key, self.received_at_ms, self.entity_id)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Command):
             return NotImplemented
-        return (self.request_id, self.type, self.received_at_ms, self.entity_id, values.encode(self.data)) == (
-            other.request_id,
+        return (self.request_key, self.type, self.received_at_ms, self.entity_id, values.encode(self.data)) == (
+            other.request_key,
             other.type,
             other.received_at_ms,
             other.entity_id,
@@ -126,16 +128,35 @@ class Command:
         )
 
     def __hash__(self) -> int:
-        return hash(self.request_id)
+        return hash(self.request_key)
 
     def __repr__(self) -> str:
         return f"Command({self.type!r}, {self.data!r}, request_id={str(self.request_id)!r})"
 
 
-def _command(
-    type: str, data: object, request_id: uuid.UUID, received_at_ms: int | None, entity_id: str | None
+def _fill(
+    command: Command, type: str, data: object, key: bytes, received_at_ms: int | None, entity_id: str | None
+) -> None:
+    # By the slots themselves: a Command refuses assignment, and this runs for every command replayed.
+    _set_type(command, type)
+    _set_data(command, data)
+    _set_key(command, key)
+    _set_received(command, received_at_ms)
+    _set_entity(command, entity_id)
+
+
+_set_type, _set_data, _set_key, _set_received, _set_entity = (
+    Command.__dict__[name].__set__ for name in ("type", "data", "request_key", "received_at_ms", "entity_id")
+)
+
+
+def stored_command(
+    type: str, data: object, request_key: bytes, received_at_ms: int | None, entity_id: str | None
 ) -> Command:
-    return Command(type, data, request_id=request_id, received_at_ms=received_at_ms, entity_id=entity_id)
+    """A command whose parts have been checked before: read from a record, or unpickled."""
+    command = Command.__new__(Command)
+    _fill(command, type, data, request_key, received_at_ms, entity_id)
+    return command
 
 
 def request_key(request_id: uuid.UUID | str) -> uuid.UUID:
@@ -226,7 +247,7 @@ class Entry(NamedTuple):
     @property
     def command(self) -> Command:
         """The command, as given to ``apply``."""
-        return _command(self.type, self.data, self.request_id, self.received_at_ms, self.entity_id)
+        return stored_command(self.type, self.data, self.request_key, self.received_at_ms, self.entity_id)
 
     @property
     def response(self) -> Any:

@@ -9,7 +9,6 @@ live and replay are the same code.
 from __future__ import annotations
 
 import decimal
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import xxhash
 from journal import digest, framing, values
 from journal.errors import EngineImportError, UsageError, ValueRefused
 from journal.framing import NO_EVENTS
-from journal.records import TEXT_BYTES_MAX, Command, Entry, Reject
+from journal.records import TEXT_BYTES_MAX, Command, Entry, Reject, stored_command
 from recovery.engine import Context, Engine
 from recovery.state import Finished, State, Undo
 from recovery.table_engine import TableEngine, run_rebuild, schema_fingerprint, state_of
@@ -33,6 +32,25 @@ PRECISION: Final = 28
 def pinned_decimals() -> decimal.Context:
     """The decimal context every command runs under; recorded in the epoch."""
     return decimal.Context(prec=PRECISION, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0)
+
+
+class Asked(NamedTuple):
+    """A command as it is recorded, the first fields of a Transition and, after the id, of an Entry.
+
+    What is applied is always decoded from this, live as on replay, so that both see the same.
+    """
+
+    request_key: bytes
+    type: str
+    entity_id: str | None
+    received_at_ms: int
+    data_bytes: bytes
+
+    def command(self) -> Command:
+        """A copy of the command, for ``apply`` alone."""
+        return stored_command(
+            self.type, values.decode(self.data_bytes), self.request_key, self.received_at_ms, self.entity_id
+        )
 
 
 class Step(NamedTuple):
@@ -63,8 +81,8 @@ class Stepper(Protocol):
     def digest_bytes(self) -> bytes | None:
         """The digest of the state now; None where none was taken here."""
 
-    def step(self, command: Command, command_id: int, now_ms: int, logic_version: int) -> Step:
-        """Apply a decoded command.  Where it raises, the state is as it was."""
+    def step(self, asked: Asked, command_id: int, logic_version: int) -> Step:
+        """Apply a command.  Where it raises, the state is as it was."""
 
     def undo_to(self, command_id: int) -> None:
         """Take back every step after this command; it must not be settled past."""
@@ -94,9 +112,10 @@ class TableStepper:
         """The digest of the state now."""
         return self.state.digest_bytes
 
-    def step(self, command: Command, command_id: int, now_ms: int, logic_version: int) -> Step:
-        """Apply a decoded command; a Reject or any other exception leaves every row and index as it was."""
-        context = Context(command_id, now_ms, logic_version, self.seed)
+    def step(self, asked: Asked, command_id: int, logic_version: int) -> Step:
+        """Apply a command; a Reject or any other exception leaves every row and index as it was."""
+        context = Context(command_id, asked.received_at_ms, logic_version, self.seed)
+        command = asked.command()
         state, engine = self.state, self.engine
         rejected, events_bytes = False, NO_EVENTS
         began_ns = time.perf_counter_ns()
@@ -169,16 +188,17 @@ class CaptureStepper:
         self._digest_bytes: bytes | None = None
         # Captures from which the engine can be made again, oldest first, and every command after the oldest.
         self._bases: deque[tuple[int, bytes]] = deque([(0, values.encode(self.engine.capture()))])
-        self._since: deque[tuple[Command, int, int, int]] = deque()
+        self._since: deque[tuple[Asked, int, int]] = deque()
 
     @property
     def digest_bytes(self) -> bytes | None:
         """The digest of the state now, where a capture was just taken."""
         return self._digest_bytes
 
-    def step(self, command: Command, command_id: int, now_ms: int, logic_version: int) -> Step:
-        """Apply a decoded command.  A Reject is believed to have changed nothing; after anything else, the engine is made again."""
-        context = Context(command_id, now_ms, logic_version, self.seed)
+    def step(self, asked: Asked, command_id: int, logic_version: int) -> Step:
+        """Apply a command.  A Reject is believed to have changed nothing; after anything else, the engine is made again."""
+        context = Context(command_id, asked.received_at_ms, logic_version, self.seed)
+        command = asked.command()
         rejected, events_bytes = False, NO_EVENTS
         began_ns = time.perf_counter_ns()
         try:
@@ -196,7 +216,7 @@ class CaptureStepper:
             self._remake(command_id - 1)
             raise
         duration_ns = time.perf_counter_ns() - began_ns
-        self._since.append((_copy(command), command_id, now_ms, logic_version))
+        self._since.append((asked, command_id, logic_version))
         if post is not None:
             self._bases.append((command_id, captured))
         self._digest_bytes = post
@@ -231,10 +251,11 @@ class CaptureStepper:
         at, captured = self._bases[-1]
         self.engine = self._factory()
         self.engine.restore(values.decode(captured))
-        for command, past_id, now_ms, logic_version in self._since:
+        for asked, past_id, logic_version in self._since:
             if at < past_id <= command_id:
+                context = Context(past_id, asked.received_at_ms, logic_version, self.seed)
                 try:
-                    self.engine.apply(Context(past_id, now_ms, logic_version, self.seed), _copy(command))
+                    self.engine.apply(context, asked.command())
                 except Reject:
                     continue
         self._digest_bytes = self.digest_of(captured) if at == command_id and at else None
@@ -261,13 +282,6 @@ class CaptureStepper:
         self._bases = deque([(command_id, captured)])
         self._since.clear()
         self._digest_bytes = self.digest_of(captured)
-
-
-def _copy(command: Command) -> Command:
-    # An engine may keep hold of its command's data and change it; what is applied again must be what was sent.
-    return Command.__reduce__(command)[0](
-        command.type, values.decode(values.encode(command.data)), command.request_id, command.received_at_ms, command.entity_id
-    )
 
 
 def rejection_bytes(reject: Reject) -> bytes:
@@ -310,7 +324,3 @@ def _versions(engine: TableEngine | Engine) -> tuple[str, int, int, int]:
     logic_version = getattr(engine, "logic_version", 1)
     return engine.name, state_version, logic_version, getattr(engine, "replays_from", logic_version)
 
-
-def runtime_words() -> dict[str, str]:
-    """What an epoch records of the interpreter and the machine."""
-    return {"python": platform.python_version(), "host": platform.node()}

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin, ove
 from sortedcontainers import SortedList
 
 from journal import digest, values
-from journal.errors import UsageError, ValueRefused
+from journal.errors import DivergenceError, UsageError, ValueRefused
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -315,11 +315,22 @@ class Index(Generic[K, R]):
         return None if index_key is None else (index_key, key)
 
     def _exchange(self, old: tuple[Any, K] | None, new: tuple[Any, K] | None) -> None:
-        # Added first: only that can raise (keys that do not compare), and then nothing has changed.
-        if new is not None:
-            self._items.add(new)
         if old is not None:
-            self._items.remove(old)
+            try:
+                self._items.remove(old)
+            except ValueError:
+                raise DivergenceError(
+                    f"index {self._name} does not hold {old[1]!r} where its row says: the row was changed by no command, "
+                    "or the index's key is no pure function",
+                    hint="open again: the state is rebuilt from the journal",
+                ) from None
+        try:
+            if new is not None:
+                self._items.add(new)
+        except BaseException:
+            if old is not None:
+                self._items.add(old)
+            raise
         self._layout_changes += 1
 
     def _reset(self, rows: Iterable[tuple[K, R]]) -> None:

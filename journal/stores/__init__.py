@@ -1,0 +1,1 @@
+"""Adapters of ``JournalStore``, one database a file.  Only ``journal/urls.py`` names them."""

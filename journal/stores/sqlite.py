@@ -1,0 +1,635 @@
+"""``sqlite:PATH``: a journal in one SQLite file, durable by WAL mode with ``synchronous=FULL``.
+
+Layout: stores/sql/*.sql, applied in order; ``PRAGMA user_version`` is the number of the last one applied, and
+``PRAGMA application_id`` marks the file as ours.  An entry's row id is ``stream * 2**40 + command_id``.
+
+SQLite is reached through ``Connection``, so that another driver (and another disk under it) runs the same SQL.  Exactly one
+connection writes or checkpoints: releases before 3.51.3 may damage a file where two do.  Readers open ``mode=ro``, which can do
+neither.  Nothing here opens the database file itself: closing it would drop SQLite's own POSIX locks.
+
+**Fail-stop.**  After the first I/O error nothing more is written: a second fsync may succeed although the first one lost the
+pages.  SQLite checkpoints by itself only where it may ignore such an error, so the store checkpoints, before a batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import threading
+import urllib.parse
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any, Final, Protocol
+
+from journal.errors import (
+    CorruptionError,
+    NewerSchema,
+    RecoveryError,
+    StoreUnavailable,
+    UsageError,
+    WriterFenced,
+    WriterPoisoned,
+)
+from journal.files import LocalFiles, kill_point
+from journal.records import Entry
+from journal.store import JournalStore
+from journal.stores.writer_lock import WriterLock
+
+APPLICATION_ID: Final = int.from_bytes(b"ERJ1", "big")
+BUSY_TIMEOUT_MS: Final = 5000
+CACHE_KIB: Final = 64 * 1024
+CHECKPOINT_COMMITS: Final = 1000
+CHECKPOINT_GROWTH_PAGES: Final = 2000
+FIND_MAX: Final = 500
+
+_STREAM_SHIFT: Final = 40
+_COMMAND_MASK: Final = 2**_STREAM_SHIFT - 1
+_FULL: Final = 2
+
+
+class SqliteFailure(Exception):
+    """What a driver's exception says.  ``code`` is SQLite's primary result code; the driver's exception is ``__cause__``."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code & 0xFF
+
+
+class Connection(Protocol):
+    """A connection in autocommit mode, usable from any thread, one at a time.  Every error is a SqliteFailure."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return all of its rows."""
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run one statement for each row of parameters."""
+
+    def close(self) -> None:
+        """Let the file go."""
+
+
+class StandardConnection:
+    """``Connection`` over the standard library's ``sqlite3``."""
+
+    def __init__(self, uri: str) -> None:
+        try:
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise _standard_failure(error) from error
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._db.in_transaction
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return all of its rows."""
+        try:
+            return self._db.execute(sql, parameters).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            raise _standard_failure(error) from error
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run one statement for each row of parameters."""
+        try:
+            self._db.executemany(sql, rows)
+        except (sqlite3.Error, OverflowError) as error:
+            raise _standard_failure(error) from error
+
+    def close(self) -> None:
+        """Let the file go."""
+        try:
+            self._db.close()
+        except sqlite3.Error as error:
+            raise _standard_failure(error) from error
+
+
+def _standard_failure(error: Exception) -> SqliteFailure:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        # Without SQLite's code it is the module's own complaint: a value too large to bind, or a text that is not UTF-8.
+        code = sqlite3.SQLITE_TOOBIG if isinstance(error, OverflowError) else sqlite3.SQLITE_CORRUPT
+    return SqliteFailure(code, f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}")
+
+
+Connect = Callable[[str], Connection]
+
+_COLUMNS: Final = ", ".join(Entry._fields)
+_PAGE: Final = f"SELECT {_COLUMNS} FROM entries WHERE position > ? AND position <= ? ORDER BY position"
+_LAST: Final = "SELECT position FROM entries WHERE position >= ? AND position <= ? ORDER BY position DESC LIMIT 1"
+_FIND: Final = "SELECT position, request_key FROM entries WHERE stream = ? AND request_key IN ({})"
+_KEYS_SINCE: Final = (
+    "SELECT request_key FROM entries WHERE position > ? AND position <= ? AND received_at_ms >= ? ORDER BY position"
+)
+# The stream's number stands in the text, so that an Entry's fields are the parameters as they are.
+_INSERT: Final = "INSERT INTO entries VALUES (?1 + {base}, {stream}, " + ", ".join(
+    f"?{at}" for at in range(1, len(Entry._fields) + 1)
+)
+_INSERT_END: Final = ")"
+
+_B: Final = (bytes,)
+_I: Final = (int,)
+_NB: Final = (bytes, type(None))
+_SHAPES: Final = frozenset(
+    itertools.product(
+        *(_I, _B, (str,), (str, type(None)), _I, _B, _I, _B, _B, _NB, _NB, _NB, _B, _B, _I, _I, _I, _I, _B)
+    )
+)
+"""The types that an entry's columns may come back with; any other is damage."""
+
+_REFUSED: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+)
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class SqliteStore(JournalStore):
+    """Streams in one SQLite file.  Opened by ``open_for_read`` or ``open_for_write``; usable from any thread."""
+
+    def __init__(self, path: str, db: Connection, lock: WriterLock | None) -> None:
+        self.location = f"sqlite:{path}"
+        self._path = path
+        self._db = db
+        self._lock = lock
+        self._pid = os.getpid()
+        self._turn = threading.RLock()
+        self._numbers: dict[str, int] = {}
+        self._closed = False
+        self._refusal: RecoveryError | None = None
+        self._commits = 0
+        self._pages = 0
+        self.durable = False
+        _open.add(self)
+
+    @classmethod
+    def open_for_read(cls, path: str, connect: Connect = StandardConnection) -> SqliteStore:
+        """Look at a journal.  StoreUnavailable where there is none, or where its schema is older than this release's."""
+        store = cls(path, _connect_to_read(path, connect), None)
+        with store._closing_on_error():
+            found = _schema_version(store._db, store.location)
+            wanted = len(migrations())
+            if found != wanted:
+                raise StoreUnavailable(
+                    f"{store.location} has the schema of an older release",
+                    expected=f"version {wanted}",
+                    found=f"version {found}",
+                    hint=f"run: recovery migrate --journal {store.location}",
+                )
+            store._set_up()
+        return store
+
+    @classmethod
+    def open_for_write(cls, path: str, connect: Connect = StandardConnection) -> SqliteStore:
+        """Hold a journal against every other writer; make it where it is missing, and bring its schema up to date."""
+        folder = os.path.dirname(os.path.abspath(path))
+        try:
+            LocalFiles().make_directories(folder)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        lock = WriterLock(path)
+        try:
+            store = cls(path, connect(_uri(path, "rwc")), lock)
+        except SqliteFailure as failure:
+            lock.release()
+            raise _unavailable(f"sqlite:{path}", failure) from failure.__cause__
+        with store._closing_on_error():
+            found = _schema_version(store._db, store.location)
+            store._db.execute("PRAGMA journal_mode = WAL")
+            store._set_up()
+            store._migrate(found)
+            # SQLite syncs the folder when it first syncs a new -wal; the rest, the lock among it, is ours to sync.
+            LocalFiles().sync_directory(folder)
+            store._pages = store._page_count()
+        return store
+
+    def identity(self, stream: str) -> bytes | None:
+        """The stream's identity, or None."""
+        rows = self._read("SELECT identity FROM streams WHERE name = ?", (stream,))
+        return self._blob(rows[0][0]) if rows else None
+
+    def epochs(self, stream: str) -> list[tuple[int, bytes]]:
+        """All epochs by number."""
+        number = self._number(stream)
+        rows = self._read("SELECT number, document FROM epochs WHERE stream = ? ORDER BY number", (number,))
+        return [(epoch, self._blob(document)) for epoch, document in rows]
+
+    def last(self, stream: str) -> Entry | None:
+        """The last entry, or None."""
+        last = self._last_id(self._number(stream))
+        page = self.page(stream, last - 1, last)
+        return page[0] if page else None
+
+    def page(self, stream: str, after: int, until: int) -> list[Entry]:
+        """The entries with ``after < command_id <= until``.  CorruptionError names the first that cannot be read."""
+        after, until = max(after, 0), min(until, _COMMAND_MASK)
+        if after >= until:
+            return []
+        base = self._number(stream) << _STREAM_SHIFT
+        try:
+            return _entries(self._read(_PAGE, (base + after, base + until)))
+        except CorruptionError as error:
+            if until - after == 1:
+                error.position = until
+                raise
+        # By halves, the first half first: what stops it is the first entry that cannot be read.
+        middle = (after + until) // 2
+        return self.page(stream, after, middle) + self.page(stream, middle, until)
+
+    def find(self, stream: str, request_keys: Sequence[bytes]) -> list[Entry]:
+        """The entries with these request keys."""
+        number = self._number(stream)
+        keys = list(dict.fromkeys(request_keys))
+        found: list[Entry] = []
+        for at in range(0, len(keys), FIND_MAX):
+            some = keys[at : at + FIND_MAX]
+            for position, key in self._read(_FIND.format(", ".join("?" * len(some))), (number, *some)):
+                command_id = position & _COMMAND_MASK
+                page = self.page(stream, command_id - 1, command_id)
+                if not page or page[0].request_key != key:
+                    # An index that lies is worse than none: a command could be applied twice.
+                    raise CorruptionError(
+                        f"the index of requests in {self.location} does not match the entries",
+                        position=command_id,
+                        hint="restore a copy",
+                    )
+                found += page
+        return found
+
+    def request_keys(self, stream: str, since_ms: int) -> Iterator[bytes]:
+        """The request keys of entries received at or after a time, a page at a time."""
+        base = self._number(stream) << _STREAM_SHIFT
+        last = self._last_id(base >> _STREAM_SHIFT)
+        for after in range(0, last, 10_000):
+            for (key,) in self._read(_KEYS_SINCE, (base + after, base + min(after + 10_000, last), since_ms)):
+                yield key
+
+    def settings(self) -> dict[str, str]:
+        """SQLite's version and what it says of its own durability."""
+        version = str(self._pragma("SELECT sqlite_version()"))
+        return {
+            "path": self._path,
+            "sqlite": version,
+            "journal_mode": str(self._pragma("PRAGMA journal_mode")),
+            "synchronous": {0: "OFF", 1: "NORMAL", _FULL: "FULL", 3: "EXTRA"}[self._pragma("PRAGMA synchronous")],
+            "schema": str(self._pragma("PRAGMA user_version")),
+            "wal_reset_bug": wal_reset_bug(version),
+        }
+
+    def create(self, stream: str, identity: bytes) -> None:
+        """Begin a stream."""
+        with self._transaction() as db:
+            if db.execute("SELECT 1 FROM streams WHERE name = ?", (stream,)):
+                raise UsageError(f"{self.location} holds a stream {stream!r} already", hint="open it instead")
+            db.execute("INSERT INTO streams (name, identity) VALUES (?, ?)", (stream, identity))
+        kill_point("create.after")
+
+    def append_epoch(self, stream: str, number: int, document: bytes) -> None:
+        """Record an epoch."""
+        kill_point("epoch.before")
+        with self._transaction() as db:
+            place, newest, _ = self._end(stream)
+            if number != newest + 1:
+                raise WriterFenced(f"epoch {number} does not follow {newest}", hint=_AGAIN)
+            db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (place, number, document))
+        kill_point("epoch.after")
+
+    def append(self, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
+        """Write entries that follow the last one."""
+        if not entries:
+            return
+        kill_point("append.before")
+        self._checkpoint_when_due()
+        with self._transaction(entries) as db:
+            place, newest, last = self._end(stream)
+            if epoch != newest or not epoch:
+                raise WriterFenced(f"epoch {epoch} is not the newest, {newest}", hint=_AGAIN)
+            for follows, entry in enumerate(entries, last + 1):
+                if entry[0] != follows:
+                    message = f"command {entry[0]} does not follow command {follows - 1}"
+                    raise WriterPoisoned(message, position=entry[0], hint=_AGAIN)
+            sql = _INSERT.format(base=place << _STREAM_SHIFT, stream=place) + _INSERT_END
+            db.executemany(sql, _parameters(entries))
+            kill_point("commit.before")
+        kill_point("commit.after")
+        self._commits += 1
+        kill_point("append.after")
+
+    def close(self) -> None:
+        """Let the file and the lock go."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        try:
+            with self._turn, self._mapped():
+                self._db.close()
+        finally:
+            _open.discard(self)
+            if self._lock is not None:
+                self._lock.release()
+
+    # Reading
+
+    def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        self._refuse_elsewhere()
+        with self._turn, self._mapped():
+            return self._db.execute(sql, parameters)
+
+    def _pragma(self, sql: str) -> Any:
+        return self._read(sql)[0][0]
+
+    def _page_count(self) -> int:
+        return int(self._pragma("PRAGMA page_count"))
+
+    def _blob(self, value: object) -> bytes:
+        if type(value) is not bytes:
+            raise CorruptionError(f"{self.location} holds {value!r} where bytes were written", hint="restore a copy")
+        return value
+
+    def _number(self, stream: str) -> int:
+        """A stream's number; 0, which no stream has, where there is none."""
+        if stream not in self._numbers:
+            rows = self._read("SELECT stream FROM streams WHERE name = ?", (stream,))
+            if not rows:
+                return 0
+            self._numbers[stream] = rows[0][0]
+        return self._numbers[stream]
+
+    def _last_id(self, number: int) -> int:
+        base = number << _STREAM_SHIFT
+        rows = self._read(_LAST, (base, base + _COMMAND_MASK))
+        return int(rows[0][0]) - base if rows else 0
+
+    def _end(self, stream: str) -> tuple[int, int, int]:
+        """A stream's number, newest epoch and last command id, as the open transaction sees them."""
+        number = self._number(stream)
+        if not number:
+            raise UsageError(f"{self.location} holds no stream {stream!r}", hint="create it first")
+        newest = self._pragma_with("SELECT coalesce(max(number), 0) FROM epochs WHERE stream = ?", number)
+        return number, newest, self._last_id(number)
+
+    def _pragma_with(self, sql: str, parameter: object) -> int:
+        return int(self._read(sql, (parameter,))[0][0])
+
+    # Writing
+
+    @contextmanager
+    def _transaction(self, entries: Sequence[Entry] = ()) -> Iterator[Connection]:
+        """One transaction, committed at the end of the block; an error undoes it and decides whether the store goes on."""
+        self._refuse_elsewhere()
+        with self._turn:
+            self._refuse_to_write()
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except SqliteFailure as failure:
+                raise self._undo(self._verdict(failure, entries)) from failure.__cause__
+            except BaseException as error:
+                undone = self._undo(error)
+                if undone is error:
+                    raise
+                raise undone from error
+
+    def _undo(self, error: BaseException) -> BaseException:
+        """Roll back; the error to raise.  Unless the store may go on, every later write is refused."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except SqliteFailure as failure:
+            error = _poisoned(self.location, failure)
+        if not isinstance(error, (StoreUnavailable, UsageError)):
+            self._stop(error)
+        return error
+
+    def _stop(self, error: BaseException) -> None:
+        if self._refusal is None:
+            kind = WriterFenced if isinstance(error, WriterFenced) else WriterPoisoned
+            self._refusal = kind(f"{self.location} takes no more writes after: {error}", hint=_AGAIN)
+
+    def _verdict(self, failure: SqliteFailure, entries: Sequence[Entry]) -> RecoveryError:
+        if failure.code in _DAMAGED:
+            return _damaged(self.location, failure)
+        if failure.code not in _REFUSED:
+            return _poisoned(self.location, failure)
+        refusal = _unavailable(self.location, failure)
+        if failure.code == sqlite3.SQLITE_TOOBIG and entries:
+            refusal.position = max(entries, key=_size).command_id
+            refusal.hint = "the command's record is larger than SQLite stores; make it smaller"
+        return refusal
+
+    def _checkpoint_when_due(self) -> None:
+        """Copy the -wal into the database once enough was written; an error stops the store before the next batch."""
+        self._refuse_elsewhere()
+        with self._turn:
+            self._refuse_to_write()
+            pages = self._page_count()
+            if self._commits < CHECKPOINT_COMMITS and pages - self._pages < CHECKPOINT_GROWTH_PAGES:
+                return
+            try:
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except SqliteFailure as failure:
+                error = self._verdict(failure, ())
+                raise self._undo(error) from failure.__cause__
+            self._commits, self._pages = 0, pages
+
+    def _refuse_to_write(self) -> None:
+        if self._lock is None:
+            raise UsageError(f"{self.location} was opened for read", hint="open it for write")
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.message, hint=_AGAIN) from self._refusal.__cause__
+
+    def _refuse_elsewhere(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"{self.location} is closed", hint="open it again")
+        if os.getpid() != self._pid:
+            raise WriterFenced(
+                f"{self.location} was opened by process {self._pid}; a forked child may not use its parent's connection",
+                hint="open the journal in the child",
+            )
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """SqliteFailure as the contract's errors of reading.  A writer that meets an I/O error or damage here stops too."""
+        try:
+            yield
+        except SqliteFailure as failure:
+            known = _damaged if failure.code in _DAMAGED else _unavailable
+            error = known(self.location, failure)
+            if failure.code not in _REFUSED:
+                self._stop(error)
+            raise error from failure.__cause__
+
+    # Opening
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            with self._mapped():
+                yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _unwritable(self._path, error) from error
+            raise
+
+    def _set_up(self) -> None:
+        for pragma in (
+            "synchronous = FULL",
+            # On macOS fsync alone does not reach the disk.
+            "fullfsync = ON",
+            "wal_autocheckpoint = 0",
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            f"cache_size = -{CACHE_KIB}",
+        ):
+            self._db.execute(f"PRAGMA {pragma}")
+        mode, synchronous = self._pragma("PRAGMA journal_mode"), self._pragma("PRAGMA synchronous")
+        self.durable = mode == "wal" and synchronous >= _FULL
+
+    def _migrate(self, found: int) -> None:
+        # An empty transaction too: it is how an unwritable file is found out before a command depends on it.
+        with self._transaction():
+            pass
+        for version, script in enumerate(migrations()[found:], found + 1):
+            kill_point("migrate.before")
+            with self._transaction() as db:
+                for statement in script.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {version}")
+            kill_point("migrate.after")
+
+
+_AGAIN: Final = "close this writer, and open again"
+
+_open: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_left_open: list[SqliteStore] = []
+
+
+def _leave_open_in_child() -> None:
+    # Collecting a connection closes it, and closing checkpoints: in a forked child that would be a second writer.
+    _left_open.extend(_open)
+
+
+os.register_at_fork(after_in_child=_leave_open_in_child)
+
+
+def _parameters(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
+    """Entries as the driver takes them fastest.
+
+    ``sqlite3`` looks for an adapter for each value but int, float, str and bytearray, which doubles the cost of an insert.
+    """
+    b = bytearray
+    return [
+        (i, b(k), t, e, r, b(d), +j, b(x), b(v), c and b(c), p and b(p), q and b(q), b(h), b(w), +z, o, n, m, b(s))
+        for i, k, t, e, r, d, j, x, v, c, p, q, h, w, z, o, n, m, s in entries
+    ]
+
+
+def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
+    """Rows as entries, their types checked.  CorruptionError, without a position, where one is not as it was written."""
+    make = Entry._make
+    shapes = _SHAPES
+    entries = []
+    for row in rows:
+        if tuple(map(type, row)) not in shapes:
+            raise CorruptionError("a column of the entry is of another type than was written", hint="restore a copy")
+        entries.append(make((*row[:6], row[6] != 0, *row[7:14], row[14] != 0, *row[15:])))
+    return entries
+
+
+def _size(entry: Entry) -> int:
+    return sum(len(field) for field in entry if isinstance(field, (bytes, str)))
+
+
+def _uri(path: str, mode: str) -> str:
+    return f"file:{urllib.parse.quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
+
+
+def _connect_to_read(path: str, connect: Connect) -> Connection:
+    if not os.path.exists(path):
+        raise StoreUnavailable(
+            f"there is no journal at {path}",
+            hint="check --journal; a runtime makes the journal when it is first opened",
+        )
+    try:
+        return connect(_uri(path, "ro"))
+    except SqliteFailure as failure:
+        raise _unavailable(f"sqlite:{path}", failure) from failure.__cause__
+
+
+def _schema_version(db: Connection, location: str) -> int:
+    """The file's schema version; 0 for an empty file.  NewerSchema, or UsageError where the file is not a journal."""
+    ((ours,),) = db.execute("PRAGMA application_id")
+    ((version,),) = db.execute("PRAGMA user_version")
+    if ours != APPLICATION_ID:
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
+        if ours or version or tables:
+            raise UsageError(f"{location} is an SQLite file, but not a journal", hint="name another path")
+        return 0
+    if version > len(migrations()):
+        raise NewerSchema(
+            f"{location} was laid out by a newer release",
+            expected=f"at most version {len(migrations())}",
+            found=f"version {version}",
+            hint="upgrade engine-recovery: pip install --upgrade engine-recovery",
+        )
+    return int(version)
+
+
+def _unavailable(location: str, failure: SqliteFailure) -> StoreUnavailable:
+    return StoreUnavailable(f"{location}: {failure}", hint="check the disk, its space and the file's permissions")
+
+
+def _unwritable(path: str, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{path} cannot be opened for write: {error.filename or path}: {error.strerror}",
+        hint="check the folder's permissions, or name another path",
+    )
+
+
+def _damaged(location: str, failure: SqliteFailure) -> CorruptionError:
+    return CorruptionError(f"{location}: {failure}", hint="restore a copy")
+
+
+def _poisoned(location: str, failure: SqliteFailure) -> WriterPoisoned:
+    return WriterPoisoned(f"{location}: {failure}; what is on disk is unknown", hint=_AGAIN)
+
+
+def wal_reset_bug(version: str) -> str:
+    """Whether this SQLite may damage a file that two connections write or checkpoint at once, in words."""
+    numbers = tuple(map(int, version.split(".")))
+    line = numbers[:2]
+    if numbers >= (3, 51, 3) or (line == (3, 50) and numbers >= (3, 50, 7)) or (line == (3, 44) and numbers >= (3, 44, 6)):
+        return f"fixed in SQLite {version}"
+    return f"present in SQLite {version} (fixed in 3.51.3); avoided: one connection alone writes and checkpoints"
+
+
+def migrations() -> list[str]:
+    """The scripts of the schema, in order; the first makes version 1."""
+    folder = resources.files("journal.stores") / "sql"
+    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [script.read_text(encoding="utf-8") for script in scripts]
+
+
+def schema_sql() -> str:
+    """The SQL that makes the schema."""
+    return "\n".join(migrations())
+
+
+def schema_state(path: str) -> tuple[int, int]:
+    """The schema version found in a file and the one wanted.  StoreUnavailable, UsageError, NewerSchema."""
+    db = _connect_to_read(path, StandardConnection)
+    try:
+        return _schema_version(db, f"sqlite:{path}"), len(migrations())
+    except SqliteFailure as failure:
+        known = _damaged if failure.code in _DAMAGED else _unavailable
+        raise known(f"sqlite:{path}", failure) from failure.__cause__
+    finally:
+        db.close()

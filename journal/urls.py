@@ -1,0 +1,91 @@
+"""Which store a journal's URL names.  Adapters are imported here alone, and only when asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from journal.errors import UnknownScheme
+from journal.store import JournalStore
+
+KNOWN: Final = "memory:, memory:NAME, sqlite:PATH"
+
+
+def open_reader(url: str) -> JournalStore:
+    """The store of a URL, for read.  UnknownScheme, StoreUnavailable, NewerSchema, CorruptionError."""
+    scheme, place = _split(url)
+    if scheme == "memory":
+        from journal.stores.memory import MemoryStore
+
+        return MemoryStore.open_for_read(place)
+    from journal.stores.sqlite import SqliteStore
+
+    return SqliteStore.open_for_read(place)
+
+
+def open_writer(url: str) -> JournalStore:
+    """The store of a URL, held against every other writer, made where it is missing, its schema brought up to date.
+
+    Raises what ``open_reader`` does, and JournalInUse.
+    """
+    scheme, place = _split(url)
+    if scheme == "memory":
+        from journal.stores.memory import MemoryStore
+
+        return MemoryStore.open_for_write(place)
+    from journal.stores.sqlite import SqliteStore
+
+    return SqliteStore.open_for_write(place)
+
+
+def journal_schema(url: str) -> tuple[int, int]:
+    """The version of the schema found there and the one this release wants; (0, 0) for a store without a schema."""
+    scheme, place = _split(url)
+    if scheme == "memory":
+        return 0, 0
+    from journal.stores.sqlite import schema_state
+
+    return schema_state(place)
+
+
+def migrate_journal(url: str) -> tuple[int, int]:
+    """Bring the schema of an existing journal up to date; the versions before and after."""
+    before, wanted = journal_schema(url)
+    if before != wanted:
+        open_writer(url).close()
+    return before, wanted
+
+
+def journal_schema_sql(url: str) -> str:
+    """The SQL that makes the schema, all versions in order; empty for a store without a schema."""
+    scheme, _ = _split(url)
+    if scheme == "memory":
+        return ""
+    from journal.stores.sqlite import schema_sql
+
+    return schema_sql()
+
+
+def redacted(url: str) -> str:
+    """The URL without a password, for every message and output."""
+    # Up to the *last* @: a password may hold one, unescaped.
+    url = re.sub(r"(://[^/?#:@]*:).*@", r"\1***@", url)
+    return re.sub(r"((?:^|[?&\s])\w*password\s*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)
+
+
+def _split(url: str) -> tuple[str, str]:
+    scheme, colon, place = url.partition(":")
+    if scheme == "sqlite" and place.startswith("//"):
+        path = "/" + place.lstrip("/")
+        raise UnknownScheme(
+            f"{redacted(url)!r} is not how a journal is named: it is sqlite:PATH, without slashes before the path",
+            hint=f"use sqlite:{path} or sqlite:{path[1:]}",
+        )
+    if scheme == "sqlite" and not place:
+        raise UnknownScheme("'sqlite:' names no file", hint="use sqlite:PATH, such as sqlite:.recovery/journal.db")
+    if scheme in ("memory", "sqlite") and colon:
+        return scheme, place
+    raise UnknownScheme(
+        f"{redacted(url)!r} names no journal that this release opens; known are {KNOWN}",
+        hint=f"use one of {KNOWN}" if colon else f"use sqlite:{url}",
+    )

@@ -1,0 +1,500 @@
+"""Runtime: an engine at work.  Cold start, then commands, each durable before it is acknowledged.
+
+One thread owns the engine and the journal.  It takes what waits, finds what was recorded before, applies the rest in order of
+submission, appends once, and only then answers (``journal.committer``).  Whatever the store refuses is undone, so that the
+engine always stands where the journal does.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import decimal
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from journal import values
+from journal.committer import Committer
+from journal.errors import (
+    DivergenceError,
+    OutcomeUnknown,
+    RecoveryError,
+    StoreUnavailable,
+    UnavailableError,
+    UsageError,
+    WriterPoisoned,
+)
+from journal.files import kill_point
+from journal.journal import Journal
+from journal.records import Command, Entry, Head, Receipt, Transition
+from journal.recorder import refuse_conflict
+from journal.store import JournalStore
+from recovery.cold_start import ColdStart, Opened, open_engine
+from recovery.heavy import check_round_trip
+from recovery.imaging import Imager
+from recovery.loading import EngineArgument
+from recovery.settings import settings
+from recovery.spot_check import SpotCheck
+from recovery.status import runtime_status
+from recovery.stepper import Asked, TableStepper, pinned_decimals
+from snapshots.store import SnapshotStore
+
+T = TypeVar("T")
+
+QUEUE_MAX: Final = 10_000
+BATCH_MAX: Final = 1_000
+BATCH_BYTES_MAX: Final = 16 * 2**20
+DEDUP_WINDOW_S: Final = 86_400
+SPOT_CHECK_ROWS: Final = 2
+
+logger = logging.getLogger("recovery")
+
+
+class _Future(concurrent.futures.Future[T]):
+    """A future that cannot be cancelled: what was accepted will be recorded, whoever still listens."""
+
+    def cancel(self) -> bool:
+        """Refuse, always."""
+        return False
+
+
+class _Recorded:
+    """The outcome of a command that is, or is about to be, in the journal."""
+
+    __slots__ = ("duplicate", "entry")
+
+    def __init__(self, entry: Entry, duplicate: bool) -> None:
+        self.entry = entry
+        self.duplicate = duplicate
+
+
+_Outcome = _Recorded | Exception
+
+
+class _Commands:
+    """Commands submitted together, and what became of each."""
+
+    def __init__(self, asked: list[Asked | Exception]) -> None:
+        self.asked = asked
+        self.outcomes: list[_Outcome] = []
+        self.future: _Future[list[_Outcome]] = _Future()
+
+    @property
+    def size(self) -> int:
+        return len(self.asked)
+
+    def deliver(self) -> None:
+        self.future.set_result(self.outcomes)
+
+
+class _Single(_Commands):
+    """One command, whose future gives its receipt."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__([asked])
+        self.receipt: _Future[Receipt] = _Future()
+
+    def deliver(self) -> None:
+        outcome = _receipt(self.outcomes[0])
+        if isinstance(outcome, Exception):
+            self.receipt.set_exception(outcome)
+        else:
+            self.receipt.set_result(outcome)
+
+
+class _Query:
+    """A function to be run between commands."""
+
+    size = 0
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self.run = run
+        self.future: _Future[Any] = _Future()
+        self.ran = False
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def deliver(self) -> None:
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Runtime:
+    """An engine with its journal and its images.  Made by ``Runtime.open``; thread-safe."""
+
+    def __init__(self, opened: Opened, imager: Imager, *, queue_max: int, batch_max: int, skew_max_ms: int, heavy: bool):
+        self._opened = opened
+        self._stepper = opened.stepper
+        self._recorder = opened.recorder
+        self._imager = imager
+        self._skew_max_ms = skew_max_ms
+        self._batch_max = batch_max
+        self._heavy = heavy
+        self._failure: RecoveryError | None = None
+        self._closed = False
+        self._unflushed: list[tuple[_Commands, int]] = []
+        self._unflushed_bytes = 0
+        self._unflushed_queries: list[_Query] = []
+        self._spot_check = (
+            SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
+        )
+        self._committer: Committer[_Commands | _Query] = Committer(
+            self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
+        )
+        self._committer.start()
+
+    @classmethod
+    def open(
+        cls,
+        engine: EngineArgument,
+        *,
+        journal: str | JournalStore | None = None,
+        snapshots: str | SnapshotStore | None = None,
+        stream: str | None = None,
+        snapshot_every: int = 10_000,
+        snapshot_seconds: float | None = None,
+        keep: int = 3,
+        replay: str = "execute",
+        durable: bool = True,
+        changes: str = "rows",
+        dedup_window: int = DEDUP_WINDOW_S,
+        queue_max: int = QUEUE_MAX,
+        batch_max: int = BATCH_MAX,
+        clock_skew_max_ms: int = 1000,
+        digest_every: int = 1000,
+        seed: int | None = None,
+        heavy: bool = False,
+        accept_loss: bool = False,
+    ) -> Runtime:
+        """Cold-start an engine and go to work.
+
+        ``engine`` is a class, a factory or ``"module:attr"``.  ``journal`` and ``snapshots`` are URLs or opened stores; what is
+        None comes from the environment, the TOML file, or the defaults (recovery/settings.py).  ``snapshot_every`` commands
+        (0: never), or ``snapshot_seconds``, an image is made; ``keep`` are kept.  ``replay`` is "execute" or "redo": how the tail
+        after the newest image is replayed.  ``durable=False`` allows a journal that does not survive a power cut.
+        ``changes="none"`` records no rows.  ``seed``, ``changes``, ``digest_every`` and ``dedup_window`` (seconds) are fixed
+        when the journal is created.  ``heavy`` captures, restores and compares after each command.
+
+        Raises JournalInUse, EngineMismatch, EvidenceAhead, CorruptionError, DivergenceError (the tail does not replay), each
+        with a hint; nothing is changed then.
+        """
+        _check_choices(replay, changes, snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window)
+        found = settings(
+            journal=journal if isinstance(journal, str) else None,
+            snapshots=snapshots if isinstance(snapshots, str) else None,
+            stream=stream,
+        )
+        opened = open_engine(
+            engine,
+            journal=found.journal if journal is None or isinstance(journal, str) else journal,
+            snapshots=found.snapshots if snapshots is None or isinstance(snapshots, str) else snapshots,
+            stream=found.stream,
+            app_dir=found.app_dir,
+            replay=replay,
+            durable=durable,
+            changes=changes,
+            dedup_window_s=dedup_window,
+            digest_every=digest_every,
+            seed=seed,
+            accept_loss=accept_loss,
+        )
+        imager = Imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
+        return cls(
+            opened, imager, queue_max=queue_max, batch_max=batch_max, skew_max_ms=clock_skew_max_ms, heavy=heavy
+        )
+
+    # For callers, on any thread
+
+    @property
+    def cold_start(self) -> ColdStart:
+        """What opening did: what was loaded, replayed, checked and skipped, and how long it took."""
+        return self._opened.report
+
+    @property
+    def engine(self) -> Any:
+        """The engine itself, for tests; ``query`` is the safe way to read it."""
+        return self._stepper.engine
+
+    @property
+    def head(self) -> Head:
+        """The last durable command."""
+        return self._recorder.head
+
+    def submit(self, command: Command) -> concurrent.futures.Future[Receipt]:
+        """Accept a command; the future gives its receipt once it is durable.  Never blocks: Overloaded when the queue is full.
+
+        The future raises what ``apply`` raised, or RecoveryError; it cannot be cancelled.
+        """
+        unit = _Single(_asked(command))
+        self._check_open()
+        self._committer.submit(unit)
+        return unit.receipt
+
+    def execute(self, command: Command) -> Receipt:
+        """Run a command and wait until it is durable."""
+        unit = _Single(_asked(command))
+        self._check_open()
+        self._committer.put(unit)
+        return unit.receipt.result()
+
+    def execute_many(self, commands: Iterable[Command]) -> Iterator[Receipt | Exception]:
+        """Run any number of commands, grouped; one outcome for each, in order: its receipt, or the exception.
+
+        Takes up to ``2 * batch_max`` commands from the iterable ahead of the outcomes it has given.
+        """
+        waiting: list[_Commands] = []
+        chunk: list[Asked | Exception] = []
+        for command in commands:
+            chunk.append(_asked_or_error(command))
+            if len(chunk) >= self._batch_max:
+                waiting.append(self._send(chunk))
+                chunk = []
+                if len(waiting) > 1:
+                    yield from map(_receipt, waiting.pop(0).future.result())
+        if chunk:
+            waiting.append(self._send(chunk))
+        for unit in waiting:
+            yield from map(_receipt, unit.future.result())
+
+    def _send(self, chunk: list[Asked | Exception]) -> _Commands:
+        unit = _Commands(chunk)
+        self._check_open()
+        self._committer.put(unit)
+        return unit
+
+    def query(self, run: Callable[[Any], T]) -> T:
+        """``run(engine)`` between commands; returns when all it saw is durable.  A write in it is a UsageError."""
+        if self._committer.on_thread:
+            raise UsageError("query was called while a command is applied; read the tables themselves there")
+        unit = _Query(run)
+        self._check_open()
+        self._committer.put(unit)
+        result: T = unit.future.result()
+        return result
+
+    def snapshot(self) -> int:
+        """Make an image of the durable state now; the command id it stands at."""
+
+        def take(engine: Any) -> int:
+            self._flush()
+            return self._imager.capture()
+
+        return self.query(take)
+
+    def status(self) -> dict[str, Any]:
+        """The document of ``recovery status --json``, as seen from inside."""
+        return runtime_status(self._opened, self._imager, waiting=self._committer.waiting, failure=self._failure)
+
+    def close(self, *, timeout_s: float | None = None, snapshot: bool = True) -> None:
+        """Finish what was accepted, take a last image unless told not to, and let the journal go.  Twice is once."""
+        if self._closed:
+            return
+        if snapshot and self._failure is None and self._imager.behind(self._recorder.head):
+            try:
+                self.snapshot()
+            except RecoveryError as error:
+                # The journal holds everything; a missing image costs the next cold start time, and is said.
+                logger.warning("no last image was made: %s", error)
+        if not self._committer.close(timeout_s):
+            raise UnavailableError(f"the queue was not worked off within {timeout_s} s; the journal is still held")
+        self._closed = True
+        self._imager.close()
+        self._recorder.store.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise UnavailableError("the runtime is closed", hint="open a new one")
+
+    # On the runtime's thread
+
+    def _process(self, units: list[_Commands | _Query]) -> None:
+        with decimal.localcontext(pinned_decimals()):
+            try:
+                self._work(units)
+            except RecoveryError as error:
+                self._fail(error)
+            except BaseException as error:  # a defect of ours: stop, rather than go on in a state nobody has proved
+                logger.exception("the runtime stopped")
+                self._fail(WriterPoisoned(f"the runtime stopped: {type(error).__name__}: {error}"))
+        for unit in units:
+            self._deliver(unit)
+
+    def _work(self, units: list[_Commands | _Query]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        keys = [
+            asked.request_key
+            for unit in units
+            if isinstance(unit, _Commands)
+            for asked in unit.asked
+            if isinstance(asked, Asked)
+        ]
+        recorded = self._recorder.recorded(keys)
+        for unit in units:
+            if isinstance(unit, _Query):
+                self._run_query(unit)
+                continue
+            for asked in unit.asked:
+                outcome = asked if isinstance(asked, Exception) else self._apply(asked, recorded)
+                if isinstance(outcome, _Recorded):
+                    self._unflushed.append((unit, len(unit.outcomes)))
+                unit.outcomes.append(outcome)
+                if self._recorder.sealed >= self._batch_max or self._unflushed_bytes >= BATCH_BYTES_MAX:
+                    self._flush_or_undo(recorded)
+        self._flush_or_undo(recorded)
+
+    def _apply(self, asked: Asked, recorded: dict[bytes, Entry]) -> _Outcome:
+        recorder, stepper = self._recorder, self._stepper
+        before = recorder.tip.command_id
+        try:
+            known = recorded.get(asked.request_key)
+            if known is not None:
+                refuse_conflict(known, asked.type, asked.data_bytes)
+                return _Recorded(known, True)
+            asked = asked._replace(received_at_ms=recorder.stamp(asked.received_at_ms, self._skew_max_ms))
+            step = stepper.step(asked, before + 1, stepper.logic_version)
+        except DivergenceError:
+            raise
+        except Exception as error:  # what apply raises is its caller's; the step has left no trace
+            return error
+        try:
+            if self._heavy:
+                check_round_trip(stepper, self._opened.factory)
+            if recorder.identity.changes == "none":
+                step = step._replace(changes_bytes=None)
+            entry = recorder.seal(Transition(*asked, *step))
+        except RecoveryError as error:
+            stepper.undo_to(before)
+            return error
+        if self._spot_check is not None:
+            self._spot_check.note(step.changes_bytes)
+        recorded[asked.request_key] = entry
+        self._unflushed_bytes += len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes)
+        return _Recorded(entry, False)
+
+    def _run_query(self, unit: _Query) -> None:
+        self._unflushed_queries.append(unit)
+        unit.ran = True
+        try:
+            unit.result = unit.run(self._stepper.engine)
+        except Exception as error:  # the query's own, for its caller
+            unit.error = error
+
+    def _flush_or_undo(self, recorded: dict[bytes, Entry]) -> None:
+        try:
+            self._flush()
+        except StoreUnavailable as error:
+            # Nothing was written: everything since the head is taken back, and the store goes on.
+            self._stepper.undo_to(self._recorder.head.command_id)
+            for unit, at in self._unflushed:
+                outcome = unit.outcomes[at]
+                if isinstance(outcome, _Recorded) and outcome.entry.command_id > self._recorder.head.command_id:
+                    recorded.pop(outcome.entry.request_key, None)
+                    unit.outcomes[at] = error
+            for query in self._unflushed_queries:
+                query.error = error
+            self._recorder.abandon()
+            self._forget_batch()
+
+    def _flush(self) -> None:
+        if self._recorder.sealed:
+            self._recorder.commit()
+            self._stepper.settle(self._recorder.head.command_id)
+        self._forget_batch()
+        self._imager.tick(self._recorder.head)
+        if self._spot_check is not None:
+            self._spot_check.run(SPOT_CHECK_ROWS)
+
+    def _forget_batch(self) -> None:
+        self._unflushed = []
+        self._unflushed_queries = []
+        self._unflushed_bytes = 0
+
+    def _fail(self, error: RecoveryError) -> None:
+        """Stop for good.  What was applied and not acknowledged may or may not be recorded, unless the writer was fenced."""
+        if self._failure is None:
+            logger.error("the runtime stopped: %s", error)
+        self._failure = error
+        outcome: Exception = error
+        if isinstance(error, WriterPoisoned | OutcomeUnknown):
+            outcome = OutcomeUnknown(
+                f"the journal's writer failed before it could say whether this command is recorded: {error}",
+                hint="open a new runtime and send the same command again, with the same request id",
+            )
+            outcome.__cause__ = error
+        for unit, at in self._unflushed:
+            found = unit.outcomes[at]
+            if isinstance(found, _Recorded) and found.entry.command_id > self._recorder.head.command_id:
+                unit.outcomes[at] = outcome
+        for query in self._unflushed_queries:
+            query.error = outcome
+        self._forget_batch()
+
+    def _deliver(self, unit: _Commands | _Query) -> None:
+        kill_point("receipt.before")
+        if isinstance(unit, _Commands):
+            failure = self._failure or UnavailableError("the runtime stopped")
+            unit.outcomes += [failure] * (len(unit.asked) - len(unit.outcomes))
+        elif not unit.ran:
+            unit.error = self._failure
+        unit.deliver()
+
+
+def _asked(command: Command) -> Asked:
+    """A command's encoding, made on the caller's thread.  ValueRefused names the path of what is not plain."""
+    if not isinstance(command, Command):
+        raise UsageError(f"{command!r} is a {type(command).__name__}, not a Command")
+    return Asked(
+        command.request_key, command.type, command.entity_id, command.received_at_ms, values.encode(command.data)
+    )
+
+
+def _asked_or_error(command: Command) -> Asked | Exception:
+    try:
+        return _asked(command)
+    except RecoveryError as error:
+        return error
+
+
+def _receipt(outcome: _Outcome) -> Receipt | Exception:
+    if isinstance(outcome, _Recorded):
+        return Receipt.of(outcome.entry, duplicate=outcome.duplicate)
+    return outcome
+
+
+def _check_choices(
+    replay: str,
+    changes: str,
+    snapshot_every: int,
+    keep: int,
+    queue_max: int,
+    batch_max: int,
+    digest_every: int,
+    dedup_window: int,
+) -> None:
+    if replay not in ("execute", "redo"):
+        raise UsageError(f'replay is {replay!r}; it is "execute" or "redo"')
+    if changes not in ("rows", "none"):
+        raise UsageError(f'changes is {changes!r}; it is "rows" or "none"')
+    for name, value, least in (
+        ("snapshot_every", snapshot_every, 0),
+        ("keep", keep, 1),
+        ("queue_max", queue_max, 1),
+        ("batch_max", batch_max, 1),
+        ("digest_every", digest_every, 1),
+        ("dedup_window", dedup_window, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{name} is {value}; it is at least {least}")

@@ -1,0 +1,78 @@
+"""The settings that the command line and ``Runtime.open`` share: environment, then a TOML file, then the default.
+
+The file is ``recovery.toml`` in the working directory, else ``[tool.recovery]`` of its ``pyproject.toml``; keys are ``engine``,
+``app_dir``, ``journal``, ``snapshots``, ``stream``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import Final, NamedTuple
+
+from journal.errors import UsageError
+
+VARIABLES: Final = {
+    "engine": "RECOVERY_ENGINE",
+    "app_dir": "RECOVERY_APP_DIR",
+    "journal": "RECOVERY_JOURNAL",
+    "snapshots": "RECOVERY_SNAPSHOTS",
+    "stream": "RECOVERY_STREAM",
+}
+DEFAULTS: Final = {
+    "engine": "",
+    "app_dir": ".",
+    "journal": "sqlite:.recovery/journal.db",
+    "snapshots": "dir:.recovery/snapshots",
+    "stream": "main",
+}
+
+
+class Settings(NamedTuple):
+    """Where things are."""
+
+    engine: str
+    app_dir: str
+    journal: str
+    snapshots: str
+    stream: str
+
+
+def configured(folder: str = ".") -> dict[str, str]:
+    """What the TOML file says; nothing where there is none.  UsageError where it cannot be read or has a key we do not know."""
+    for name, path in (("recovery.toml", ()), ("pyproject.toml", ("tool", "recovery"))):
+        file_name = os.path.join(folder, name)
+        if not os.path.isfile(file_name):
+            continue
+        try:
+            with open(file_name, "rb") as file:
+                table = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"{file_name} cannot be read: {error}") from error
+        for key in path:
+            table = table.get(key, {})
+        if table:
+            return _checked(table, file_name)
+    return {}
+
+
+def _checked(table: dict[str, object], file_name: str) -> dict[str, str]:
+    checked = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in DEFAULTS or not isinstance(value, str):
+            raise UsageError(f"{file_name}: {key} = {value!r} is no setting; text settings are {', '.join(DEFAULTS)}")
+        checked[name] = value
+    return checked
+
+
+def settings(**given: str | None) -> Settings:
+    """Each setting from what is given, else its environment variable, the TOML file, the default."""
+    file = configured()
+    found = {}
+    for name, default in DEFAULTS.items():
+        found[name] = given.get(name) or os.environ.get(VARIABLES[name]) or file.get(name) or default
+    if not (given.get("snapshots") or os.environ.get(VARIABLES["snapshots"]) or file.get("snapshots")):
+        # Images of a journal that goes with the process would outlive it, as evidence of a loss that is none.
+        found["snapshots"] = "memory:" if found["journal"].startswith("memory:") else found["snapshots"]
+    return Settings(**found)

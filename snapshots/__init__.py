@@ -1,0 +1,1 @@
+"""Images of a journal's prefix: made, kept, found again and proven, without the engine."""

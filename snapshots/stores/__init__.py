@@ -1,0 +1,1 @@
+"""The places images can lie in; snapshots/urls.py names them."""
