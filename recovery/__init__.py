@@ -5,9 +5,99 @@ Everything public is importable from here.
 
 from __future__ import annotations
 
+from journal.errors import (
+    BrokenChain,
+    ChecksumMismatch,
+    ClockAhead,
+    CorruptionError,
+    DivergenceError,
+    EngineImportError,
+    EngineMismatch,
+    EvidenceAhead,
+    Gap,
+    JournalInUse,
+    NewerSchema,
+    NothingVerified,
+    OutcomeUnknown,
+    Overloaded,
+    RecoveryError,
+    RequestConflict,
+    StoreUnavailable,
+    UnavailableError,
+    UnknownFormat,
+    UnknownScheme,
+    UsageError,
+    ValueRefused,
+    WriterFenced,
+    WriterPoisoned,
+)
+from journal.journal import Journal
 from journal.records import Command, Event, Receipt, Reject
+from journal.urls import open_reader
+from recovery.divergence import Divergence
 from recovery.engine import Context, Engine, command
+from recovery.report import Report
+from recovery.runtime import Runtime
 from recovery.table_engine import TableEngine
 from recovery.tables import Cell, Index, Table
+from recovery.verification import verify
+from recovery.version import VERSION as __version__
+from snapshots.catalog import Catalog
+from snapshots.urls import open_snapshot_store
 
-__all__ = ["Cell", "Command", "Context", "Engine", "Event", "Index", "Receipt", "Reject", "Table", "TableEngine", "command"]
+
+def open_journal(url: str, *, stream: str = "main") -> Journal:
+    """The record of a stream, for reading: ``open_journal("sqlite:till.db").read(after=0)`` yields its entries."""
+    return Journal(open_reader(url), stream)
+
+
+def open_snapshots(url: str, *, stream: str = "main") -> Catalog:
+    """The images of a stream."""
+    return Catalog(open_snapshot_store(url), stream)
+
+
+__all__ = [
+    "BrokenChain",
+    "Cell",
+    "ChecksumMismatch",
+    "ClockAhead",
+    "Command",
+    "Context",
+    "CorruptionError",
+    "Divergence",
+    "DivergenceError",
+    "Engine",
+    "EngineImportError",
+    "EngineMismatch",
+    "Event",
+    "EvidenceAhead",
+    "Gap",
+    "Index",
+    "Journal",
+    "JournalInUse",
+    "NewerSchema",
+    "NothingVerified",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Receipt",
+    "RecoveryError",
+    "Reject",
+    "Report",
+    "RequestConflict",
+    "Runtime",
+    "StoreUnavailable",
+    "Table",
+    "TableEngine",
+    "UnavailableError",
+    "UnknownFormat",
+    "UnknownScheme",
+    "UsageError",
+    "ValueRefused",
+    "WriterFenced",
+    "WriterPoisoned",
+    "__version__",
+    "command",
+    "open_journal",
+    "open_snapshots",
+    "verify",
+]

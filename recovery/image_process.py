@@ -1,7 +1,7 @@
 """One image, made by a process of its own: redo what is committed, publish, print one JSON line, exit.
 
-It gets strings only: ``python -m recovery.image_process '{"journal": URL, "stream": …, "snapshots": URL, "command_id": N,
-"keep": K}'``.  The engine's code is not loaded, and the engine waits for nothing.
+It is given strings only, as one JSON document: ``journal`` and ``snapshots`` (URLs), ``stream``, ``command_id``, ``keep``, and of the
+engine ``state_version``, ``logic_version``, ``schema`` (hex).  The engine's code is not loaded, and the engine waits for nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from journal.errors import RecoveryError
 from journal.journal import Journal
 from journal.urls import open_reader
-from snapshots.catalog import Catalog
+from snapshots.catalog import Catalog, StepDown
+from snapshots.retention import Retention
 from snapshots.snapshotter import make_image
 from snapshots.urls import open_snapshot_store
 
@@ -26,20 +27,40 @@ NICENESS = 10
 def run(task: dict[str, Any]) -> dict[str, Any]:
     """Make the image that the task asks for, and prune; what was done."""
     began = time.perf_counter()
+    now_ms = time.time_ns() // 1_000_000
+    steps_down: list[StepDown] = []
     with Journal(open_reader(task["journal"]), task["stream"]) as journal:
         catalog = Catalog(open_snapshot_store(task["snapshots"]), task["stream"])
-        header = make_image(journal, catalog, task["command_id"])
-        pruned = catalog.prune(keep=task["keep"])
+        identity = journal.identity
+        header = make_image(
+            journal,
+            catalog,
+            identity=identity,
+            state_version=task["state_version"],
+            logic_version=task["logic_version"],
+            schema=bytes.fromhex(task["schema"]),
+            command_id=task["command_id"],
+            created_at_ms=now_ms,
+            report=steps_down.append,
+        )
+        pruned = catalog.prune(
+            journal,
+            Retention(task["keep"]),
+            journal_id=identity.journal_id,
+            now_ms=now_ms,
+            report=steps_down.append,
+        )
     return {
         "command_id": header.command_id,
-        "pruned": len(pruned),
+        "pruned": [image.command_id for image in pruned],
+        "steps_down": [step._asdict() for step in steps_down],
         "seconds": round(time.perf_counter() - began, 3),
     }
 
 
 def main(argument: str) -> int:
-    """Run the task given as JSON; the exit code of its error's family."""
-    # The engine's commits come first where there are fewer cores than work.
+    """Run the task given as JSON; 0, or the exit code of its error's family."""
+    # The engine's commands come first where there are fewer cores than work.
     os.nice(NICENESS)
     gc.disable()
     try:

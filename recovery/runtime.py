@@ -33,7 +33,7 @@ from journal.recorder import refuse_conflict
 from journal.store import JournalStore
 from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.heavy import check_round_trip
-from recovery.imaging import Imager
+from recovery.imaging import Imager, ImagingPlace
 from recovery.loading import EngineArgument
 from recovery.settings import settings
 from recovery.spot_check import SpotCheck
@@ -202,7 +202,16 @@ class Runtime:
             seed=seed,
             accept_loss=accept_loss,
         )
-        imager = Imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
+        place = ImagingPlace(
+            opened.stepper,
+            opened.catalog,
+            opened.journal,
+            opened.recorder.identity,
+            opened.journal_url,
+            opened.snapshots_url,
+        )
+        newest = opened.report.image
+        imager = Imager(place, every=snapshot_every, seconds=snapshot_seconds, keep=keep, newest=newest)
         return cls(
             opened, imager, queue_max=queue_max, batch_max=batch_max, skew_max_ms=clock_skew_max_ms, heavy=heavy
         )

@@ -125,7 +125,11 @@ class Catalog:
         if reason is not None:
             raise BrokenChain(f"an image may not be published: {reason}", position=header.command_id)
         name = self.name_of(header.command_id, header.chain)
-        if not self.store.put(name, chunks) and name + _MARKER in self.store.names(self._folder):
+        written = self.store.put(name, chunks)
+        marked = name + _MARKER in self.store.names(self._folder)
+        if marked and written:
+            self.store.delete(name + _MARKER)  # of an image that was deleted; a cut had spared its marker
+        elif marked:
             raise StoreUnavailable(
                 f"the place of {name} is taken by an image that is quarantined",
                 hint="take a snapshot at a later command",

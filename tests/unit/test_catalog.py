@@ -301,10 +301,10 @@ class Vanishing(MemorySnapshots):
 
 
 class FaultyFile(io.BytesIO):
-    """Its header can be read, no more."""
+    """It can be read, but not to its end."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self.tell() > 600:
+        if size == 1:
             raise OSError(5, "Input/output error")
         return super().read(size)
 
@@ -340,6 +340,15 @@ def test_publishing_twice_is_once_unless_the_first_is_bad() -> None:
     assert fixture.loaded() == 0
     with pytest.raises(StoreUnavailable, match="quarantined"):
         fixture.publish(5)
+
+
+def test_a_marker_whose_image_is_gone_marks_no_new_one() -> None:
+    fixture = Fixture(5)
+    fixture.damage(5)
+    assert fixture.loaded() == 0
+    fixture.store.delete(fixture.name(5))
+    fixture.publish(5)
+    assert fixture.loaded() == 5
 
 
 def test_check_reads_every_byte_and_marks_nothing() -> None:

@@ -1,0 +1,259 @@
+"""Cold start: from a journal and its images to an engine that stands at the journal's head, proven, or a refusal."""
+
+from __future__ import annotations
+
+import decimal
+import os
+import platform
+import time
+from dataclasses import dataclass
+
+from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, UsageError
+from journal.files import kill_point
+from journal.journal import Journal
+from journal.recorder import Recorder, new_identity
+from journal.records import Epoch, Head
+from journal.store import JournalStore
+from journal.urls import open_writer
+from recovery.divergence import Divergence
+from recovery.images import Placement, open_catalog, place
+from recovery.loading import EngineArgument, code_revision, engine_factory
+from recovery.replayer import Replayer
+from recovery.stepper import PRECISION, Factory, Stepper, make_stepper, pinned_decimals
+from recovery.table_engine import TableEngine
+from recovery.version import VERSION
+from snapshots.catalog import Catalog
+from snapshots.store import SnapshotStore
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """What opening did.  ``steps_down`` says, for each image that was passed over, its command and why."""
+
+    engine: str
+    created: bool
+    image: int
+    replayed: int
+    mode: str
+    head: int
+    checked: dict[str, int]
+    steps_down: tuple[tuple[int, str], ...]
+    not_checked: tuple[str, ...]
+    accepted_loss: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON can hold it."""
+        return {
+            "engine": self.engine,
+            "created": self.created,
+            "image": self.image,
+            "replayed": self.replayed,
+            "mode": self.mode,
+            "head": self.head,
+            "checked": self.checked,
+            "steps_down": [{"command_id": command_id, "reason": reason} for command_id, reason in self.steps_down],
+            "not_checked": list(self.not_checked),
+            "accepted_loss": self.accepted_loss,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def __str__(self) -> str:
+        if self.created:
+            return f"{self.engine}: a new journal"
+        origin = f"image at command {self.image}" if self.image else "the beginning"
+        lines = [
+            f"{self.engine}: from {origin}, {self.replayed} commands replayed ({self.mode}), "
+            f"at command {self.head} in {self.seconds:.2f} s"
+        ]
+        lines += [f"  image {command_id} was not used: {reason}" for command_id, reason in self.steps_down]
+        lines += [f"  not checked: {line}" for line in self.not_checked]
+        lines += [f"  loss accepted: {self.accepted_loss}"] if self.accepted_loss else []
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An engine at the head of its journal, ready to work."""
+
+    factory: Factory
+    stepper: Stepper
+    recorder: Recorder
+    catalog: Catalog
+    journal: Journal
+    report: ColdStart
+    journal_url: str | None
+    snapshots_url: str | None
+
+
+def open_engine(
+    engine: EngineArgument,
+    *,
+    journal: str | JournalStore,
+    snapshots: str | SnapshotStore,
+    stream: str,
+    app_dir: str,
+    replay: str,
+    durable: bool,
+    changes: str,
+    dedup_window_s: int,
+    digest_every: int,
+    seed: int | None,
+    accept_loss: bool,
+) -> Opened:
+    """Open the journal for write and bring the engine to its head.  Where it refuses, nothing was written."""
+    began = time.perf_counter()
+    factory = engine_factory(engine, app_dir=app_dir)
+    probe = factory()
+    wanted = new_identity(
+        stream=stream,
+        engine=probe.name,
+        seed=seed,
+        digest_every=0 if isinstance(probe, TableEngine) else digest_every,
+        changes=changes if isinstance(probe, TableEngine) else "none",
+        dedup_window_s=dedup_window_s,
+    )
+    store = open_writer(journal) if isinstance(journal, str) else journal
+    try:
+        _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
+        catalog = open_catalog(snapshots, stream)
+        assert catalog is not None
+        created = store.identity(stream) is None
+        loss = _foreign_loss(catalog, probe.name, store, accept_loss) if created else ""
+        recorder = Recorder.open(store, stream, wanted)
+        kill_point("create.after")
+        reader = Journal(store, stream)
+        stepper = make_stepper(factory, recorder.identity.seed, recorder.identity.digest_every)
+        revision = code_revision(factory)
+        epochs = reader.epochs()
+        _require_same_engine(stepper, recorder, epochs)
+        if accept_loss:
+            loss = loss or _own_loss(catalog, reader, recorder)
+        placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
+        recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, loss))
+        report = ColdStart(
+            stepper.name,
+            created,
+            placed.command_id,
+            replayer.commands,
+            replay,
+            recorder.head.command_id,
+            dict(replayer.checked),
+            tuple((step.command_id, step.reason) for step in placed.steps_down),
+            _not_checked(replayer),
+            loss,
+            time.perf_counter() - began,
+        )
+    except BaseException:
+        if isinstance(journal, str):
+            store.close()
+        raise
+    return Opened(
+        factory,
+        stepper,
+        recorder,
+        catalog,
+        reader,
+        report,
+        journal if isinstance(journal, str) and not journal.startswith("memory:") else None,
+        snapshots if isinstance(snapshots, str) and not snapshots.startswith("memory:") else None,
+    )
+
+
+def _require_durable(store: JournalStore, durable: bool, *, consent: bool) -> None:
+    if durable and not store.durable and not consent:
+        raise UsageError(
+            f"{store.location} does not survive a power cut",
+            hint="use a durable store, or say durable=False if that is what you want",
+        )
+
+
+def _foreign_loss(catalog: Catalog, engine: str, store: JournalStore, accept_loss: bool) -> str:
+    """Refuse to create a durable journal where images of the same engine and stream lie: its disk may not be mounted."""
+    found = catalog.foreign_evidence(engine) if store.durable else None
+    if found is None:
+        return ""
+    loss = f"a new journal was created beside image {found.name}"
+    if not accept_loss:
+        raise EvidenceAhead(
+            f"{store.location} holds no journal, but {catalog.store.location} holds images of {engine}, the newest at "
+            f"command {found.command_id}: the journal is not where it was",
+            position=found.command_id,
+            hint="mount or restore the journal; or begin anew: recovery run --accept-loss",
+        )
+    return loss
+
+
+def _own_loss(catalog: Catalog, journal: Journal, recorder: Recorder) -> str:
+    lost = catalog.accept_loss(journal, journal_id=recorder.identity.journal_id)
+    if not lost:
+        return ""
+    return f"images up to command {max(step.command_id for step in lost)} lie beyond the journal's end"
+
+
+def _require_same_engine(stepper: Stepper, recorder: Recorder, epochs: list[Epoch]) -> None:
+    identity = recorder.identity
+    if identity.engine != stepper.name:
+        raise EngineMismatch(
+            f"{recorder.store.location} is the journal of engine {identity.engine!r}, not {stepper.name!r}",
+            hint="check --engine and --journal",
+        )
+    if epochs and recorder.head.command_id and epochs[-1].state_version != stepper.state_version:
+        raise EngineMismatch(
+            f"the journal's state has version {epochs[-1].state_version}, this engine's {stepper.state_version}",
+            hint="run the engine's former code, or begin a new journal; state upgrades come in a later release",
+        )
+
+
+def _replayed(
+    stepper: Stepper,
+    catalog: Catalog,
+    journal: Journal,
+    head: Head,
+    epochs: list[Epoch],
+    revision: str,
+    mode: str,
+) -> tuple[Placement, Replayer]:
+    placed = place(stepper, catalog, journal, head.command_id)
+    kill_point("cold_start.loaded")
+    replayer = Replayer(stepper, epochs, revision=revision)
+    entries = journal.read(placed.command_id, head.command_id)
+    with decimal.localcontext(pinned_decimals()):
+        divergences = replayer.execute(entries) if mode == "execute" else replayer.redo(entries)
+        for divergence in divergences:
+            raise _refusal(divergence)
+    kill_point("cold_start.replayed")
+    return placed, replayer
+
+
+def _refusal(divergence: Divergence) -> DivergenceError:
+    error = DivergenceError(
+        f"the engine does not reproduce its journal, so it was not started\n{divergence}",
+        hint='start the former code, or restore the recorded rows with replay="redo" after: recovery replay --verify',
+    )
+    error.evidence = divergence
+    return error
+
+
+def _epoch(number: int, stepper: Stepper, revision: str, loss: str) -> Epoch:
+    return Epoch(
+        number=number,
+        engine=stepper.name,
+        state_version=stepper.state_version,
+        logic_version=stepper.logic_version,
+        code_revision=revision,
+        python=platform.python_version(),
+        library=VERSION,
+        host=platform.node(),
+        pid=os.getpid(),
+        decimal_precision=PRECISION,
+        opened_at_ms=time.time_ns() // 1_000_000,
+        accepted_loss=loss or None,
+    )
+
+
+def _not_checked(replayer: Replayer) -> tuple[str, ...]:
+    if not replayer.redone:
+        return ()
+    first, last = replayer.redone[0], replayer.redone[-1]
+    return (f"{len(replayer.redone)} commands from {first} to {last} ran under older rules and were redone from their rows",)
