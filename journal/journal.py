@@ -163,4 +163,3 @@ def check_continues(previous: Head, entry: Entry) -> None:
             found=digest.root_of(entry.pre_digest_bytes).hex(),
             hint="run: recovery check",
         )
-

@@ -165,4 +165,3 @@ def new_identity(
     return JournalIdentity(
         journal_id, stream, engine, seed, digest_every, changes, dedup_window_s, time.time_ns() // 1_000_000
     )
-

@@ -162,7 +162,7 @@ def stored_command(
 def request_key(request_id: uuid.UUID | str) -> uuid.UUID:
     """The UUID of a request id; text is mapped by UUIDv5 in ``REQUEST_NAMESPACE``."""
     if request_id.__class__ is uuid.UUID:
-        return request_id  # type: ignore[return-value]
+        return request_id
     if not isinstance(request_id, str) or not request_id:
         raise UsageError(f"a request id is a UUID or text, not {request_id!r}")
     check_text(request_id, "a request id")
@@ -174,10 +174,10 @@ def check_text(text: object, what: str) -> None:
     if text.__class__ is not str:
         raise UsageError(f"{what} is {text!r}, not a str")
     try:
-        size = len(text.encode())  # type: ignore[attr-defined]
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise UsageError(f"{what} holds a lone surrogate: {text!r}") from None
-    if size > TEXT_BYTES_MAX or "\0" in text:  # type: ignore[operator]
+    if size > TEXT_BYTES_MAX or "\0" in text:
         raise UsageError(f"{what} is longer than {TEXT_BYTES_MAX} bytes or holds NUL: {text!r}")
 
 

@@ -119,12 +119,13 @@ def _wrap(value: object, depth: int) -> object:
         return value
     if depth >= DEPTH_MAX:
         raise _NotPlain
-    if kind is tuple:
-        if _DIRECT.issuperset(map(type, value)):  # type: ignore[arg-type]
+    # isinstance is for the type checker, `kind is` for the rule: types are exact.
+    if kind is tuple and isinstance(value, tuple):
+        if _DIRECT.issuperset(map(type, value)):
             return value
-        return tuple([_wrap(item, depth + 1) for item in value])  # type: ignore[attr-defined]
-    if kind is dict:
-        return _wrap_dict(value, depth)  # type: ignore[arg-type]
+        return tuple([_wrap(item, depth + 1) for item in value])
+    if kind is dict and isinstance(value, dict):
+        return _wrap_dict(value, depth)
     return _wrap_other(value, kind, depth)
 
 
@@ -155,18 +156,18 @@ def _wide(key: object) -> bool:
 
 
 def _wrap_other(value: object, kind: type, depth: int) -> object:
-    if kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type]
+    if kind is float and isinstance(value, float):
+        if not math.isfinite(value):
             raise _NotPlain
         return value
-    if kind is list:
-        return _Ext(EXT_LIST, _pack(tuple([_wrap(item, depth + 1) for item in value])))  # type: ignore[attr-defined]
-    if kind is Decimal:
-        return _Ext(EXT_DECIMAL, decimal_bytes(value))  # type: ignore[arg-type]
-    if kind is UUID:
-        return _Ext(EXT_UUID, value.bytes)  # type: ignore[attr-defined]
-    if kind is datetime:
-        return _Ext(EXT_DATETIME, _datetime_bytes(value))  # type: ignore[arg-type]
+    if kind is list and isinstance(value, list):
+        return _Ext(EXT_LIST, _pack(tuple([_wrap(item, depth + 1) for item in value])))
+    if kind is Decimal and isinstance(value, Decimal):
+        return _Ext(EXT_DECIMAL, decimal_bytes(value))
+    if kind is UUID and isinstance(value, UUID):
+        return _Ext(EXT_UUID, value.bytes)
+    if kind is datetime and isinstance(value, datetime):
+        return _Ext(EXT_DATETIME, _datetime_bytes(value))
     raise _NotPlain
 
 
@@ -208,7 +209,9 @@ def _wrap_dict_slowly(value: dict[object, object], path: str, depth: int) -> dic
             raise ValueRefused(f"{path} has the key {key!r}: keys are str, bytes, or int of 64 bits")
         _wrap_slowly(key, f"{path} key", depth + 1)
         pairs.append((_pack(key), key))
-    return {key: _wrap_slowly(value[key], f"{path}[{key!r}]", depth + 1) for _, key in sorted(pairs, key=lambda p: p[0])}
+    return {
+        key: _wrap_slowly(value[key], f"{path}[{key!r}]", depth + 1) for _, key in sorted(pairs, key=lambda p: p[0])
+    }
 
 
 def _complaint(value: object) -> str:

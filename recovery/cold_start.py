@@ -256,4 +256,6 @@ def _not_checked(replayer: Replayer) -> tuple[str, ...]:
     if not replayer.redone:
         return ()
     first, last = replayer.redone[0], replayer.redone[-1]
-    return (f"{len(replayer.redone)} commands from {first} to {last} ran under older rules and were redone from their rows",)
+    return (
+        f"{len(replayer.redone)} commands from {first} to {last} ran under older rules and were redone from their rows",
+    )

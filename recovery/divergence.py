@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from journal import values
 from journal.framing import Change, Event
 from journal.records import Entry
 from recovery.json_values import to_json
@@ -54,9 +55,7 @@ class FieldDifference:
         return document | sides(self.recorded, self.replayed)
 
     def __str__(self) -> str:
-        recorded, replayed = (
-            "no row" if side is ABSENT else repr(side) for side in (self.recorded, self.replayed)
-        )
+        recorded, replayed = ("no row" if side is ABSENT else repr(side) for side in (self.recorded, self.replayed))
         return f"{self.path}: recorded {recorded}, replayed {replayed}"
 
 
@@ -146,14 +145,16 @@ def field_differences(
         ours, theirs = left.get(place), right.get(place)
         if ours is not None and theirs is not None and ours.row_bytes == theirs.row_bytes:
             continue
-        key = (ours or theirs).key  # type: ignore[union-attr]
+        key = values.decode_bare(place[1])
         old = before(place[0], key)
         rows = [old if side is None else ABSENT if side.deleted else side.row for side in (ours, theirs)]
         found += _row_differences(place[0], key, rows[0], rows[1], names(place[0]))
     return tuple(found)
 
 
-def _row_differences(table: str, key: Any, recorded: Any, replayed: Any, names: tuple[str, ...]) -> list[FieldDifference]:
+def _row_differences(
+    table: str, key: Any, recorded: Any, replayed: Any, names: tuple[str, ...]
+) -> list[FieldDifference]:
     if not names:
         same = recorded is not ABSENT and replayed is not ABSENT and _same(recorded, replayed)
         return [] if same else [FieldDifference(table, key, "", recorded, replayed)]

@@ -50,11 +50,11 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (tag, content), = value.items()
+        ((tag, content),) = value.items()
         if tag.startswith("$"):
             return _untag(tag, content)
     if any(key.startswith("$") for key in value):
-        raise UsageError(f"{json.dumps(value)[:200]} mixes a $ tag with other keys; use {{\"$dict\": [[key, value], …]}}")
+        raise UsageError(f'{json.dumps(value)[:200]} mixes a $ tag with other keys; use {{"$dict": [[key, value], …]}}')
     return {key: from_json(item) for key, item in value.items()}
 
 

@@ -71,10 +71,14 @@ def _imported(spec: str, app_dir: str) -> Any:
 
 def _broken(module_name: str, error: Exception) -> EngineImportError:
     frames = traceback.extract_tb(error.__traceback__)
-    where = next((f"{frame.filename}:{frame.lineno}" for frame in reversed(frames) if "importlib" not in frame.filename), "")
+    where = next(
+        (f"{frame.filename}:{frame.lineno}" for frame in reversed(frames) if "importlib" not in frame.filename), ""
+    )
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
-    return EngineImportError(f"module {module_name!r} failed while it was loaded: {type(error).__name__}: {error} ({where})")
+    return EngineImportError(
+        f"module {module_name!r} failed while it was loaded: {type(error).__name__}: {error} ({where})"
+    )
 
 
 def _origin(module_name: str) -> str:

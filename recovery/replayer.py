@@ -8,7 +8,7 @@ writing is the runtime's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from journal import framing, values
 from journal.errors import UsageError
@@ -114,10 +114,10 @@ class Replayer:
             entry.command_id, str(entry.request_id), entry.type, what or ("changes",), cause, fields, parts
         )
 
-    def _fields(
-        self, entry: Entry, step: Step | Exception, stepper: TableStepper
-    ) -> tuple[FieldDifference, ...]:
-        replayed = () if isinstance(step, Exception) else framing.unpack_changes(step.changes_bytes or framing.NO_CHANGES)
+    def _fields(self, entry: Entry, step: Step | Exception, stepper: TableStepper) -> tuple[FieldDifference, ...]:
+        replayed = (
+            () if isinstance(step, Exception) else framing.unpack_changes(step.changes_bytes or framing.NO_CHANGES)
+        )
         tables = stepper.state.tables
 
         def before(table: str, key: Any) -> Any:

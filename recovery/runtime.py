@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import decimal
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -27,9 +26,8 @@ from journal.errors import (
     WriterPoisoned,
 )
 from journal.files import kill_point
-from journal.journal import Journal
-from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.recorder import refuse_conflict
+from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
 from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.heavy import check_round_trip
@@ -48,6 +46,7 @@ BATCH_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 16 * 2**20
 DEDUP_WINDOW_S: Final = 86_400
 SPOT_CHECK_ROWS: Final = 2
+UNSTAMPED: Final = -1
 
 logger = logging.getLogger("recovery")
 
@@ -126,7 +125,9 @@ class _Query:
 class Runtime:
     """An engine with its journal and its images.  Made by ``Runtime.open``; thread-safe."""
 
-    def __init__(self, opened: Opened, imager: Imager, *, queue_max: int, batch_max: int, skew_max_ms: int, heavy: bool):
+    def __init__(
+        self, opened: Opened, imager: Imager, *, queue_max: int, batch_max: int, skew_max_ms: int, heavy: bool
+    ):
         self._opened = opened
         self._stepper = opened.stepper
         self._recorder = opened.recorder
@@ -139,9 +140,7 @@ class Runtime:
         self._unflushed: list[tuple[_Commands, int]] = []
         self._unflushed_bytes = 0
         self._unflushed_queries: list[_Query] = []
-        self._spot_check = (
-            SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
-        )
+        self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
         self._committer: Committer[_Commands | _Query] = Committer(
             self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
         )
@@ -212,9 +211,7 @@ class Runtime:
         )
         newest = opened.report.image
         imager = Imager(place, every=snapshot_every, seconds=snapshot_seconds, keep=keep, newest=newest)
-        return cls(
-            opened, imager, queue_max=queue_max, batch_max=batch_max, skew_max_ms=clock_skew_max_ms, heavy=heavy
-        )
+        return cls(opened, imager, queue_max=queue_max, batch_max=batch_max, skew_max_ms=clock_skew_max_ms, heavy=heavy)
 
     # For callers, on any thread
 
@@ -372,7 +369,8 @@ class Runtime:
             if known is not None:
                 refuse_conflict(known, asked.type, asked.data_bytes)
                 return _Recorded(known, True)
-            asked = asked._replace(received_at_ms=recorder.stamp(asked.received_at_ms, self._skew_max_ms))
+            given_ms = None if asked.received_at_ms == UNSTAMPED else asked.received_at_ms
+            asked = asked._replace(received_at_ms=recorder.stamp(given_ms, self._skew_max_ms))
             step = stepper.step(asked, before + 1, stepper.logic_version)
         except DivergenceError:
             raise
@@ -383,7 +381,7 @@ class Runtime:
                 check_round_trip(stepper, self._opened.factory)
             if recorder.identity.changes == "none":
                 step = step._replace(changes_bytes=None)
-            entry = recorder.seal(Transition(*asked, *step))
+            entry = recorder.seal(Transition._make((*asked, *step)))
         except RecoveryError as error:
             stepper.undo_to(before)
             return error
@@ -465,9 +463,9 @@ def _asked(command: Command) -> Asked:
     """A command's encoding, made on the caller's thread.  ValueRefused names the path of what is not plain."""
     if not isinstance(command, Command):
         raise UsageError(f"{command!r} is a {type(command).__name__}, not a Command")
-    return Asked(
-        command.request_key, command.type, command.entity_id, command.received_at_ms, values.encode(command.data)
-    )
+    # A time that is not given is stamped on the runtime's thread, in the order of the journal.
+    given_ms = UNSTAMPED if command.received_at_ms is None else command.received_at_ms
+    return Asked(command.request_key, command.type, command.entity_id, given_ms, values.encode(command.data))
 
 
 def _asked_or_error(command: Command) -> Asked | Exception:

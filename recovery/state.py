@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from journal import digest, values
+from journal.errors import ValueRefused
 from journal.framing import CHANGE, HAD_ROW, HAS_ROW, NO_CHANGES, VERSION, Change
 from recovery.tables import ABSENT, Cell, Gate, Index, Table
 
@@ -119,7 +120,9 @@ class State:
             self._parts[table._name] = b""
         self.digest_bytes = digest.EMPTY
 
-    def load(self, blocks: Iterable[tuple[str, Sequence[Any], Sequence[Any]]], state_digest: digest.StateDigest) -> None:
+    def load(
+        self, blocks: Iterable[tuple[str, Sequence[Any], Sequence[Any]]], state_digest: digest.StateDigest
+    ) -> None:
         """Replace the state by decoded rows, given as (table, keys, plain rows), whose digest has been verified."""
         self.clear()
         for name, keys, rows in blocks:
@@ -224,7 +227,7 @@ def encode_row(row: Any) -> bytes:
 def _refuse_mutable(row: tuple[Any, ...], path: str = "row") -> None:
     for at, item in enumerate(row):
         if type(item) in (list, dict):
-            raise values.ValueRefused(
+            raise ValueRefused(
                 f"{path}[{at}] is a {type(item).__name__}: rows are immutable; use a tuple, or a table of its own"
             )
         if type(item) is tuple:

@@ -31,7 +31,9 @@ PRECISION: Final = 28
 
 def pinned_decimals() -> decimal.Context:
     """The decimal context every command runs under; recorded in the epoch."""
-    return decimal.Context(prec=PRECISION, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0)
+    return decimal.Context(
+        prec=PRECISION, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0
+    )
 
 
 class Asked(NamedTuple):
@@ -288,7 +290,9 @@ def rejection_bytes(reject: Reject) -> bytes:
     """A rejection's bytes: the tuple of its code and message."""
     code, message = reject.code, reject.message
     if type(code) is not str or type(message) is not str or not 0 < len(code) <= TEXT_BYTES_MAX:
-        raise UsageError(f"Reject takes a code of 1 to {TEXT_BYTES_MAX} characters and a message, both text, not {reject.args!r}")
+        raise UsageError(
+            f"Reject takes a code of 1 to {TEXT_BYTES_MAX} characters and a message, both text, not {reject.args!r}"
+        )
     return values.encode((code, message))
 
 
@@ -314,7 +318,9 @@ def check_engine_shape(engine: Any) -> None:
     if missing or isinstance(engine, type):
         kind = engine.__qualname__ if isinstance(engine, type) else type(engine).__qualname__
         raise EngineImportError(
-            f"{kind} is not an engine: it has no {', '.join(missing)}" if missing else f"{kind} is a class, not an engine",
+            f"{kind} is not an engine: it has no {', '.join(missing)}"
+            if missing
+            else f"{kind} is a class, not an engine",
             hint="an engine has name, apply, capture and restore, or is a recovery.TableEngine with a name",
         )
 
@@ -323,4 +329,3 @@ def _versions(engine: TableEngine | Engine) -> tuple[str, int, int, int]:
     state_version = getattr(engine, "state_version", 1)
     logic_version = getattr(engine, "logic_version", 1)
     return engine.name, state_version, logic_version, getattr(engine, "replays_from", logic_version)
-

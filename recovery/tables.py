@@ -87,7 +87,7 @@ class Table(MutableMapping[K, R]):
     def get(self, key: K, default: T, /) -> R | T: ...
     def get(self, key: K, default: object = None, /) -> object:
         """The row, or ``default``."""
-        return self._rows.get(key, default)  # type: ignore[call-overload]
+        return self._rows.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows
@@ -193,7 +193,9 @@ class Table(MutableMapping[K, R]):
         for key in keys:
             yield key
             if self._layout_changes != expected:
-                raise RuntimeError(f"table {self._name} gained or lost rows while it was iterated; iterate over list(…)")
+                raise RuntimeError(
+                    f"table {self._name} gained or lost rows while it was iterated; iterate over list(…)"
+                )
 
     # For recovery/state.py
 
@@ -208,7 +210,10 @@ class Table(MutableMapping[K, R]):
 
     def _as_row(self, plain: object) -> R:
         """The row of a decoded value."""
-        return cast(R, tuple.__new__(self._row_type, plain) if type(plain) is not self._row_type else plain)  # type: ignore[type-var,call-overload]
+        if type(plain) is self._row_type:
+            return plain
+        make: Callable[[Any, Any], Any] = tuple.__new__
+        return cast(R, make(self._row_type, plain))
 
 
 def _key_shape(key_type: Any) -> tuple[type, tuple[Any, ...] | None]:
@@ -389,9 +394,10 @@ class Cell(Generic[R]):
 
     @value.setter
     def value(self, value: R) -> None:
-        if type(value) is self._type and values.encode_bare(
-            tuple(value) if isinstance(value, tuple) else value
-        ) == self._default_bytes:
+        if (
+            type(value) is self._type
+            and values.encode_bare(tuple(value) if isinstance(value, tuple) else value) == self._default_bytes
+        ):
             if () in self._table:
                 del self._table[()]
             elif not self._table._gate.open:

@@ -102,7 +102,9 @@ class _Run:
             end = self.journal.head().command_id
             last = end if until is None else min(until, end)
             if last > after:
-                placed = place(self.stepper, catalog, self.journal, after if start is None else start, exactly=bool(start))
+                placed = place(
+                    self.stepper, catalog, self.journal, after if start is None else start, exactly=bool(start)
+                )
                 for divergence in self._divergences(placed.command_id, after, last, mode):
                     divergences.append(divergence)
                     if not keep_going:
@@ -169,7 +171,9 @@ class _Run:
             yield f"the state after {replayer.commands - digests} commands: its digest is taken every {every} commands"
         rest = last - after - replayer.commands
         if rest > 0:
-            yield f"{rest} commands after {after + replayer.commands}" + (": the replay stopped there" if diverged else "")
+            yield f"{rest} commands after {after + replayer.commands}" + (
+                ": the replay stopped there" if diverged else ""
+            )
         if not self.journal.identity.digest_every and self.journal.identity.changes == "none":
             yield "rows: this journal records none"
 

@@ -231,13 +231,11 @@ class _Block:
         pairs_at = 8 * count + _ARRAY.size
         if not count or len(raw) < pairs_at or _ARRAY.unpack_from(raw, 8 * count) != (_ARRAY_32, 2 * count):
             raise UnknownFormat(f"{len(raw)} bytes are not {count} rows")
-        pair_lengths = _read_lengths(raw[4 * count : 8 * count])
         self.table = table
         self._raw = raw
         self._count = count
-        self._key_lengths = _read_lengths(raw[: 4 * count])
-        self._ends = list(accumulate(pair_lengths, initial=pairs_at))
-        if self._ends[-1] != len(raw) or any(map(gt, self._key_lengths, pair_lengths)):
+        self._ends = list(accumulate(_read_lengths(raw[4 * count : 8 * count]), initial=pairs_at))
+        if self._ends[-1] != len(raw):
             raise UnknownFormat("the lengths of its rows do not add up")
 
     def pairs(self) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -247,22 +245,21 @@ class _Block:
 
     def keys(self) -> tuple[Sequence[Any], Sequence[Any]]:
         """Keys, decoded; rows not."""
-        return _decoded_keys(self.key_bytes()), ()
+        return _decoded_keys(self.halves()[0]), ()
 
     def joined(self) -> Iterable[bytes]:
         """Key and row bytes joined, row by row: what is hashed."""
         return map(self._raw.__getitem__, map(slice, self._ends, islice(self._ends, 1, None)))
 
-    def key_bytes(self) -> list[bytes]:
-        """The bytes of each key."""
-        return list(map(self._raw.__getitem__, map(slice, self._ends, self._key_ends())))
-
-    def row_bytes(self) -> list[bytes]:
-        """The bytes of each row."""
-        return list(map(self._raw.__getitem__, map(slice, self._key_ends(), islice(self._ends, 1, None))))
-
-    def _key_ends(self) -> Iterable[int]:
-        return map(add, self._ends, self._key_lengths)
+    def halves(self) -> tuple[list[bytes], list[bytes]]:
+        """The bytes of each key, and of each row."""
+        key_ends = list(map(add, self._ends, _read_lengths(self._raw[: 4 * self._count])))
+        if any(map(gt, key_ends, islice(self._ends, 1, None))):
+            raise UnknownFormat("the lengths of its keys do not add up")
+        take = self._raw.__getitem__
+        return list(map(take, map(slice, self._ends, key_ends))), list(
+            map(take, map(slice, key_ends, islice(self._ends, 1, None)))
+        )
 
 
 _Decode = Callable[[_Block], tuple[Sequence[Any], Sequence[Any]]]
@@ -317,7 +314,7 @@ class ImageReader:
     def rows(self) -> Iterator[Rows]:
         """The rows as bytes, block by block: nothing but the keys is decoded."""
         for block, keys, _ in self._proven(_Block.keys):
-            yield Rows(block.table, keys, block.key_bytes(), block.row_bytes())
+            yield Rows(block.table, keys, *block.halves())
 
     def value_bytes(self) -> bytes:
         """The captured value's bytes, for values.decode, proven."""

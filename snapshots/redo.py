@@ -94,9 +94,7 @@ def net_changes(entries: Iterable[Entry], *, after: int, digest_bytes: bytes | N
     for entry in entries:
         expected_id += 1
         if entry.command_id != expected_id:
-            raise Gap(
-                "the entry is missing", position=expected_id, found=entry.command_id, hint="run: recovery check"
-            )
+            raise Gap("the entry is missing", position=expected_id, found=entry.command_id, hint="run: recovery check")
         changes = entry.changes
         if changes is None:
             raise UsageError(

@@ -144,9 +144,7 @@ _SHAPES: Final = frozenset(
 )
 """The types that an entry's columns may come back with; any other is damage."""
 
-_REFUSED: Final = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-)
+_REFUSED: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -606,7 +604,11 @@ def wal_reset_bug(version: str) -> str:
     """Whether this SQLite may damage a file that two connections write or checkpoint at once, in words."""
     numbers = tuple(map(int, version.split(".")))
     line = numbers[:2]
-    if numbers >= (3, 51, 3) or (line == (3, 50) and numbers >= (3, 50, 7)) or (line == (3, 44) and numbers >= (3, 44, 6)):
+    if (
+        numbers >= (3, 51, 3)
+        or (line == (3, 50) and numbers >= (3, 50, 7))
+        or (line == (3, 44) and numbers >= (3, 44, 6))
+    ):
         return f"fixed in SQLite {version}"
     return f"present in SQLite {version} (fixed in 3.51.3); avoided: one connection alone writes and checkpoints"
 

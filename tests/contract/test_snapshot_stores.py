@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_p
 
 
 def test_a_swept_temporary_is_an_error_to_its_writer(tmp_path: Path) -> None:
-    def chunks():  # type: ignore[no-untyped-def]
+    def chunks() -> Iterator[bytes]:
         yield b"one"
         for path in (tmp_path / "main").iterdir():
             path.unlink()

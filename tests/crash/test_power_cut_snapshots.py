@@ -216,9 +216,7 @@ class Life:
     def prune(self) -> None:
         journal_id = HISTORY.identity.journal_id
         steps: list[StepDown] = []
-        going = self.catalog.expendable(
-            HISTORY, Retention(KEEP), journal_id=journal_id, now_ms=0, report=steps.append
-        )
+        going = self.catalog.expendable(HISTORY, Retention(KEEP), journal_id=journal_id, now_ms=0, report=steps.append)
         for image in going:
             self.going.add(image.command_id)
             self.catalog.delete([image])

@@ -43,7 +43,12 @@ class Model(TableEngine):
 
 keys = st.text("abcé\U0001f600", max_size=2)
 pair_keys = st.tuples(st.integers(-3, 3), st.sampled_from("xy"))
-rows = st.builds(Row, st.sampled_from(["", "g", "h"]), st.integers(-(2**65), 2**65) | st.integers(-2, 2), st.just(()) | st.tuples(st.floats(-1, 1)))
+rows = st.builds(
+    Row,
+    st.sampled_from(["", "g", "h"]),
+    st.integers(-(2**65), 2**65) | st.integers(-2, 2),
+    st.just(()) | st.tuples(st.floats(-1, 1)),
+)
 ops = st.lists(
     st.tuples(st.just("put"), keys, rows)
     | st.tuples(st.just("drop"), keys)
@@ -288,7 +293,10 @@ def test_rebuild_runs_after_every_restore_and_rollback() -> None:
     engine = Cached()
     stepper = TableStepper(engine, 1)
     assert engine.total == 0
-    stepper.load(iter([("rows", ["a"], [5])]), digest.StateDigest.unpack(digest.pack_tables([digest.TableDigest(1, 0).pack("rows")])))
+    stepper.load(
+        iter([("rows", ["a"], [5])]),
+        digest.StateDigest.unpack(digest.pack_tables([digest.TableDigest(1, 0).pack("rows")])),
+    )
     assert engine.total == 5
     with pytest.raises(UsageError):
         engine.total = 6

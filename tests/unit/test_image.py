@@ -215,6 +215,7 @@ def test_sizes_are_refused_before_memory_is_taken_for_them() -> None:
         one_block(raw_rows(PAIRS), kind=9),
         one_block(raw_rows(PAIRS)[:-1]),
         one_block(raw_rows(PAIRS) + b"\0"),
+        one_block(b"\x03" + raw_rows(PAIRS)[1:]),
         one_block(raw_rows([(b"\x01", b"\x0a"), (b"\x02", b"\xc1")])),
         one_block(raw_rows(PAIRS[::-1])),
         one_block(raw_rows([PAIRS[0], PAIRS[0]])),

@@ -79,7 +79,7 @@ def test_deleting_everything_leaves_an_image_of_nothing() -> None:
 def test_changes_before_between_and_behind_the_blocks_of_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "BLOCK_BYTES", 64)
     base = {("ints", key): ("row", key) for key in range(0, 400, 2)}
-    writes = {("ints", -1): 1, ("ints", 401): 1, ("early", 1): 1, ("late", 1): 1}
+    writes: dict[tuple[str, Any], Any] = {("ints", -1): 1, ("ints", 401): 1, ("early", 1): 1, ("late", 1): 1}
     writes |= {("ints", key): (None if key % 4 else "new") for key in range(100, 140)}
     history = history_of([base, writes])
     assert len(base_rows(history, 1)) > 20
