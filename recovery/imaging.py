@@ -117,8 +117,7 @@ class Imager:
             child = subprocess.run(
                 [sys.executable, "-m", "recovery.image_process", json.dumps(self._task(command_id))],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 text=True,
                 timeout=TIMEOUT_S,

@@ -1,8 +1,8 @@
 """Plain values as JSON, and back, for people and for programs.
 
-What JSON cannot hold is tagged, in output as in the CLI's keys: ``{"$decimal": "1.50"}``, ``{"$bytes": base64}``, ``{"$uuid": …}``,
-``{"$datetime": …}``, ``{"$int": "9007199254740993"}`` beyond 2**53, ``{"$tuple": […]}``, ``{"$dict": [[key, value], …]}`` for a dict
-with a key that is no str or begins with ``$``.
+What JSON cannot hold is tagged, in output as in the CLI's keys: ``{"$decimal": "1.50"}``, ``{"$bytes": base64}``,
+``{"$uuid": …}``, ``{"$datetime": …}``, ``{"$int": "9007199254740993"}`` beyond 2**53, ``{"$tuple": […]}``, and
+``{"$dict": [[key, value], …]}`` for a dict with a key that is no str or begins with ``$``.
 """
 
 from __future__ import annotations

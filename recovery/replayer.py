@@ -97,11 +97,10 @@ class Replayer:
             self.stepper.undo_to(entry.command_id - 1)
         fields: tuple[FieldDifference, ...] = ()
         cause = ""
-        if isinstance(self.stepper, TableStepper):
-            if entry.changes_bytes is not None:
-                fields = self._fields(entry, step, self.stepper)
-                cause = self._redo_cause(entry, what)
-                self.stepper.undo_to(entry.command_id - 1)
+        if isinstance(self.stepper, TableStepper) and entry.changes_bytes is not None:
+            fields = self._fields(entry, step, self.stepper)
+            cause = self._redo_cause(entry, what)
+            self.stepper.undo_to(entry.command_id - 1)
         cause = cause or self._execution_cause(entry, what, step)
         if isinstance(self.stepper, TableStepper) and entry.changes_bytes is not None:
             self.stepper.redo(entry)
