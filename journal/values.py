@@ -24,7 +24,8 @@ Types are exact (``type(x) is int``): a subclass is refused, so are NaN and infi
 is injective, and ``decode(encode(x))`` is ``x`` with the same types.  Equality everywhere in this
 project is equality of these bytes.
 
-One set of limits holds on write and on read: ``VALUE_BYTES_MAX`` bytes, ``DEPTH_MAX`` levels.
+One set of limits holds on write and on read: ``VALUE_BYTES_MAX`` bytes, ``CAPTURE_BYTES_MAX`` for the whole state of an
+engine without tables, ``DEPTH_MAX`` levels.
 
 msgspec does the encoding; ``journal.testing.reference_encode`` says the same with msgpack alone, and
 a property test holds the bytes equal.
@@ -46,6 +47,7 @@ from journal.errors import UnknownFormat, ValueRefused
 
 VERSION: Final = b"\x01"
 VALUE_BYTES_MAX: Final = 16 * 2**20
+CAPTURE_BYTES_MAX: Final = 2**30
 DEPTH_MAX: Final = 32
 
 EXT_LIST: Final = 1
@@ -66,19 +68,19 @@ _pack: Final[Callable[[object], bytes]] = msgspec.msgpack.Encoder().encode
 _Ext = msgspec.msgpack.Ext
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, *, bytes_max: int = VALUE_BYTES_MAX) -> bytes:
     """The canonical bytes of a plain value, version byte first.  ValueRefused names the path of what is not plain."""
-    return VERSION + encode_bare(value)
+    return VERSION + encode_bare(value, bytes_max=bytes_max)
 
 
-def encode_bare(value: object) -> bytes:
+def encode_bare(value: object, *, bytes_max: int = VALUE_BYTES_MAX) -> bytes:
     """``encode`` without the version byte, for the formats that hold it once for many values."""
     try:
         packed = _pack(value if type(value) in _DIRECT else _wrap(value, 0))
     except (OverflowError, UnicodeEncodeError, _NotPlain):
         packed = _encode_slowly(value)
-    if len(packed) > VALUE_BYTES_MAX:
-        raise ValueRefused(f"a value of {len(packed)} bytes is beyond the limit of {VALUE_BYTES_MAX}")
+    if len(packed) > bytes_max:
+        raise ValueRefused(f"a value of {len(packed)} bytes is beyond the limit of {bytes_max}")
     return packed
 
 

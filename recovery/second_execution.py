@@ -16,11 +16,10 @@ import xxhash
 
 from journal.errors import RecoveryError
 from journal.journal import Journal
-from journal.records import Entry
 from journal.urls import open_reader
 from recovery.images import open_catalog, place
 from recovery.loading import engine_factory, engine_spec
-from recovery.stepper import Asked, Factory, TableStepper, make_stepper
+from recovery.stepper import Asked, Factory, Stepper, TableStepper, make_stepper
 
 HASH_SEEDS: Final = ("1", "2", "3")
 TIMEOUT_S: Final = 600
@@ -61,14 +60,16 @@ def execute_one(spec: str, journal: str, stream: str, snapshots: str, app_dir: s
             stepper.redo(before)
             stepper.settle(before.command_id)
         (entry,) = reader.read(command_id - 1, command_id)
-        return _outcome(stepper, entry, {epoch.number: epoch.logic_version for epoch in reader.epochs()}[entry.epoch])
+        logic_versions = {epoch.number: epoch.logic_version for epoch in reader.epochs()}
+        return outcome_hash(stepper, Asked(*entry[1:6]), command_id, logic_versions[entry.epoch])
 
 
-def _outcome(stepper: TableStepper, entry: Entry, logic_version: int) -> str:
+def outcome_hash(stepper: Stepper, asked: Asked, command_id: int, logic_version: int) -> str:
+    """A hash of all that a command does to the state a stepper is in: 32 hex digits, the same for the same outcome."""
     try:
-        step = stepper.step(Asked(*entry[1:6]), entry.command_id, logic_version)
+        step = stepper.step(asked, command_id, logic_version)
     except Exception as error:  # what an engine raises is an outcome like another
-        return f"{type(error).__name__}: {error}"
+        return xxhash.xxh3_128_hexdigest(f"{type(error).__name__}: {error}".encode())
     return xxhash.xxh3_128_hexdigest(repr(step[:5]).encode())
 
 

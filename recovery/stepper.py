@@ -189,7 +189,7 @@ class CaptureStepper:
         self._digest_every = digest_every
         self._digest_bytes: bytes | None = None
         # Captures from which the engine can be made again, oldest first, and every command after the oldest.
-        self._bases: deque[tuple[int, bytes]] = deque([(0, values.encode(self.engine.capture()))])
+        self._bases: deque[tuple[int, bytes]] = deque([(0, self.capture_bytes())])
         self._since: deque[tuple[Asked, int, int]] = deque()
 
     @property
@@ -227,7 +227,7 @@ class CaptureStepper:
     def capture_bytes(self) -> bytes:
         """The captured value's bytes; ValueRefused names the path of what is not plain."""
         try:
-            return values.encode(self.engine.capture())
+            return values.encode(self.engine.capture(), bytes_max=values.CAPTURE_BYTES_MAX)
         except ValueRefused as error:
             raise ValueRefused(f"{self.name}.capture() gave what cannot be stored: {error.message}") from error
 
@@ -273,7 +273,7 @@ class CaptureStepper:
     def reset(self) -> None:
         """Begin again with a fresh instance."""
         self.engine = self._factory()
-        self._bases = deque([(0, values.encode(self.engine.capture()))])
+        self._bases = deque([(0, self.capture_bytes())])
         self._since.clear()
         self._digest_bytes = None
 

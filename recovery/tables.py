@@ -8,7 +8,10 @@ Order is always that of the keys (Python's ``<``), so no history but the rows th
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin, overload
+from uuid import UUID
 
 from sortedcontainers import SortedList
 
@@ -30,6 +33,7 @@ class Absent:
 ABSENT: Final = Absent()
 
 _SCALARS: Final = (str, int, bytes)
+_ROWS: Final = (bool, int, float, str, bytes, Decimal, datetime, UUID, tuple)
 
 
 class Gate:
@@ -51,7 +55,7 @@ class Table(MutableMapping[K, R]):
 
     def __init__(self, key_type: type[K], row_type: type[R]) -> None:
         self._key_type = key_type
-        self._row_type = row_type
+        self._row_type = _row_class(row_type)
         self._key_class, self._key_items = _key_shape(key_type)
         self._name = ""
         self._seed = 0
@@ -225,6 +229,16 @@ def _key_shape(key_type: Any) -> tuple[type, tuple[Any, ...] | None]:
     raise UsageError(f"a table's keys are str, int, bytes or tuple[...] of these, not {_type_name(key_type)}")
 
 
+def _row_class(row_type: Any) -> Any:
+    """The exact class of a table's rows: a tuple of any kind, or a scalar; never what can be changed in place."""
+    kind = get_origin(row_type) or row_type
+    if kind in _ROWS or (isinstance(kind, type) and issubclass(kind, tuple)):
+        return kind
+    raise UsageError(
+        f"rows are a NamedTuple or a plain scalar, not {_type_name(row_type)}: they may not change in place"
+    )
+
+
 def _type_name(kind: Any) -> str:
     return repr(kind) if get_args(kind) else getattr(kind, "__name__", repr(kind))
 
@@ -376,6 +390,7 @@ class Cell(Generic[R]):
         if default.__class__ is not type:
             raise UsageError(f"a Cell's default is {default!r}, not exactly a {type.__name__}")
         self._table: Table[Any, R] = Table(cast(Any, tuple[()]), type)
+        self._type = self._table._row_type
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name

@@ -322,7 +322,7 @@ class ImageReader:
         size = 0
         for at, kind, _, _, raw in self._blocks():
             size += len(raw)
-            if kind != VALUE or size > values.VALUE_BYTES_MAX + 1:
+            if kind != VALUE or size > values.CAPTURE_BYTES_MAX + 1:
                 raise self._damage(at, "holds what is no piece of a captured value")
             parts.append(raw)
         captured = b"".join(parts)
