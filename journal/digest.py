@@ -13,13 +13,14 @@ StateDigest, as bytes (all integers big-endian)::
 ``root`` is xxh3_128 of those bytes for algorithm 1, and what follows the algorithm byte for 2 and 3.
 Two states have equal digests when their tables hold equal rows.
 
-Chain: ``H`` is xxh3_128 over its parts, each preceded by its length as u32.  The chain before entry 1
-is ``H(b"engine-recovery chain 1")``; each entry's is ``H(chain before, command hash, result hash,
+Chain: ``H`` is xxh3_128 over the lengths of its parts, each as u32, and then the parts.  The chain before entry 1 is
+``H(b"engine-recovery chain 1")``; each entry's is ``H(chain before, command hash, result hash,
 events hash, pre root, post root)``, an absent digest's root being empty.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -114,9 +115,13 @@ row_hash = xxhash.xxh3_128_intdigest
 """``row_hash(key bytes + row bytes, table_seed(name))``: an int below 2**128."""
 
 
+_PARTS_MAX: Final = 8
+_lengths: Final = [struct.Struct(f">{count}I").pack for count in range(_PARTS_MAX + 1)]
+
+
 def hash_parts(*parts: bytes) -> bytes:
-    """``H``: xxh3_128 over length-prefixed parts, 16 bytes."""
-    return _xxh3_128(b"".join([b"%b%b" % (len(part).to_bytes(4, "big"), part) for part in parts]))
+    """``H``: xxh3_128 over the parts' lengths and the parts, at most 8, 16 bytes."""
+    return _xxh3_128(_lengths[len(parts)](*map(len, parts)) + b"".join(parts))
 
 
 CHAIN_START: Final = hash_parts(b"engine-recovery chain 1")

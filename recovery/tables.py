@@ -215,7 +215,7 @@ class Table(MutableMapping[K, R]):
     def _as_row(self, plain: object) -> R:
         """The row of a decoded value."""
         if type(plain) is self._row_type:
-            return plain
+            return cast(R, plain)
         make: Callable[[Any, Any], Any] = tuple.__new__
         return cast(R, make(self._row_type, plain))
 
