@@ -191,7 +191,8 @@ def _wrap_slowly(value: object, path: str, depth: int) -> object:
     if isinstance(value, dict) and kind is dict:
         return _wrap_dict_slowly(value, path, depth)
     if isinstance(value, int) and kind is int and _wide(value):
-        return _Ext(EXT_INT, value.to_bytes((value.bit_length() + 8) // 8, "big", signed=True))
+        bits = (value if value >= 0 else ~value).bit_length() + 1
+        return _Ext(EXT_INT, value.to_bytes((bits + 7) // 8, "big", signed=True))
     if isinstance(value, str) and kind is str:
         try:
             value.encode()

@@ -83,8 +83,8 @@ def _closing_inventory(path: Path) -> tuple[int, dict[int, FeedOrder]]:
 
     The exchange's messages bear two clocks; the recorder's own rows have its time in both columns.
     """
-    rows, last = 0, []
-    time = ""
+    rows, time = 0, ""
+    last: list[list[str]] = []
     for row in _rows(path):
         rows += 1
         if row[5] != "deleted" or row[1] != row[2]:

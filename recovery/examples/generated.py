@@ -2,7 +2,8 @@
 
 Nothing but ``random()`` and ``getrandbits()`` is drawn, which Python promises to keep, so a seed gives the same commands
 everywhere.  The generator knows no book.  It remembers some ids that it entered, and asks to cancel or modify these; that
-some of them have traded away meanwhile is what happens to clients, and makes for rejections, as do orders beyond the means of an account.
+some of them have traded away meanwhile is what happens to clients, and makes for rejections, as do orders beyond the
+means of an account.
 """
 
 from __future__ import annotations
