@@ -463,6 +463,7 @@ class Epoch(NamedTuple):
     engine: str
     state_version: int
     logic_version: int
+    schema: bytes
     code_revision: str
     python: str
     library: str

@@ -5,6 +5,10 @@ Everything public is importable from here.
 
 from __future__ import annotations
 
+from recovery.shadowing import refuse_shadows
+
+refuse_shadows()
+
 from journal.errors import (
     BrokenChain,
     ChecksumMismatch,

@@ -12,7 +12,7 @@ from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, Usage
 from journal.files import kill_point
 from journal.journal import Journal
 from journal.recorder import Recorder, new_identity
-from journal.records import Epoch, Head
+from journal.records import Epoch, Head, JournalIdentity
 from journal.store import JournalStore
 from journal.urls import open_writer
 from recovery.divergence import Divergence
@@ -123,10 +123,11 @@ def open_engine(
         recorder = Recorder.open(store, stream, wanted)
         kill_point("create.after")
         reader = Journal(store, stream)
+        require_engine_name(probe.name, recorder.identity)
         stepper = make_stepper(factory, recorder.identity.seed, recorder.identity.digest_every)
         revision = code_revision(factory)
         epochs = reader.epochs()
-        _require_same_engine(stepper, recorder, epochs)
+        _require_same_state(stepper, recorder, epochs)
         if accept_loss:
             loss = loss or _own_loss(catalog, reader, recorder)
         placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
@@ -191,13 +192,15 @@ def _own_loss(catalog: Catalog, journal: Journal, recorder: Recorder) -> str:
     return f"images up to command {max(step.command_id for step in lost)} lie beyond the journal's end"
 
 
-def _require_same_engine(stepper: Stepper, recorder: Recorder, epochs: list[Epoch]) -> None:
-    identity = recorder.identity
-    if identity.engine != stepper.name:
+def require_engine_name(name: str, identity: JournalIdentity) -> None:
+    """Raise EngineMismatch unless a journal is of the engine of this name."""
+    if identity.engine != name:
         raise EngineMismatch(
-            f"{recorder.store.location} is the journal of engine {identity.engine!r}, not {stepper.name!r}",
-            hint="check --engine and --journal",
+            f"the journal is of engine {identity.engine!r}, not {name!r}", hint="check --engine and --journal"
         )
+
+
+def _require_same_state(stepper: Stepper, recorder: Recorder, epochs: list[Epoch]) -> None:
     if epochs and recorder.head.command_id and epochs[-1].state_version != stepper.state_version:
         raise EngineMismatch(
             f"the journal's state has version {epochs[-1].state_version}, this engine's {stepper.state_version}",
@@ -241,6 +244,7 @@ def _epoch(number: int, stepper: Stepper, revision: str, loss: str) -> Epoch:
         engine=stepper.name,
         state_version=stepper.state_version,
         logic_version=stepper.logic_version,
+        schema=stepper.fingerprint,
         code_revision=revision,
         python=platform.python_version(),
         library=VERSION,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
-from journal.errors import EngineMismatch, Gap, UsageError
+from journal.errors import EngineMismatch, NothingVerified, UsageError
 from journal.journal import Journal
 from journal.records import JournalIdentity
-from recovery.stepper import CaptureStepper, Stepper, TableStepper
+from recovery.loading import engine_factory
+from recovery.replayer import Replayer
+from recovery.stepper import CaptureStepper, Stepper, TableStepper, make_stepper
 from snapshots.catalog import Catalog, StepDown
 from snapshots.image import ImageHeader, ImageReader, write_image, write_value_image
+from snapshots.snapshotter import make_image
 from snapshots.store import SnapshotStore
 from snapshots.urls import open_snapshot_store
 
@@ -91,7 +95,7 @@ def capture_image(stepper: Stepper, catalog: Catalog, journal: Journal, identity
     """Publish an image of a live engine, which stands at the journal's head.  Every row is read and hashed anew."""
     head = journal.head()
     if head.command_id == 0:
-        raise Gap("there is nothing to take an image of: the journal is empty")
+        raise NothingVerified("there is nothing to take an image of: the journal is empty")
     captured = stepper.capture_bytes() if isinstance(stepper, CaptureStepper) else b""
     post = stepper.digest_of(captured) if isinstance(stepper, CaptureStepper) else head.post_digest_bytes
     header = ImageHeader(
@@ -115,3 +119,34 @@ def capture_image(stepper: Stepper, catalog: Catalog, journal: Journal, identity
         chunks = write_value_image(header, captured)
     catalog.publish(journal, header, chunks)
     return header
+
+
+def redo_image(
+    journal: Journal, catalog: Catalog, *, engine: str, app_dir: str, report: Callable[[StepDown], None]
+) -> ImageHeader:
+    """Publish an image of the journal's head: from recorded rows, or by executing an engine that records none."""
+    identity, head = journal.identity, journal.head().command_id
+    if head == 0:
+        raise NothingVerified("there is nothing to take an image of: the journal is empty")
+    if identity.changes == "rows":
+        epoch = journal.epochs()[-1]
+        return make_image(
+            journal,
+            catalog,
+            identity=identity,
+            state_version=epoch.state_version,
+            logic_version=epoch.logic_version,
+            schema=epoch.schema,
+            command_id=head,
+            created_at_ms=time.time_ns() // 1_000_000,
+            report=report,
+        )
+    if not engine:
+        raise UsageError(
+            f"the journal of {identity.engine} records no rows, so an image of it takes the engine",
+            hint="say --engine MODULE:ATTR",
+        )
+    stepper = make_stepper(engine_factory(engine, app_dir=app_dir), identity.seed, identity.digest_every)
+    placed = place(stepper, catalog, journal, head)
+    Replayer(stepper, journal.epochs()).rebuild(journal.read(placed.command_id, head))
+    return capture_image(stepper, catalog, journal, identity)

@@ -1,31 +1,93 @@
-"""The document of ``recovery status --json``: where a journal, its images and its engine stand."""
+"""The document of ``recovery status --json``: where a journal and its images stand, from outside or from inside.
+
+The estimated recovery time is the load time of the newest image, at ``LOAD_BYTES_PER_SECOND``, and the tail behind it at the
+speed at which its commands first ran.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from journal.errors import RecoveryError
+from journal.journal import Journal
 from recovery.cold_start import Opened
 from recovery.imaging import Imager
+from snapshots.catalog import GOOD, Candidate, Catalog
 
 SCHEMA_VERSION: Final = 1
+LOAD_BYTES_PER_SECOND: Final = 20 * 2**20
+SAMPLE: Final = 200
+
+
+def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
+    """The status of a journal and its images, read from outside; a running engine is not disturbed."""
+    identity, head = journal.identity, journal.head()
+    problems: list[str] = []
+    newest = _newest(
+        journal, catalog, lambda step: problems.append(f"image {step.command_id}: {step.reason}"), problems
+    )
+    image = 0 if newest is None else newest.header.command_id
+    epochs = journal.epochs()
+    if not journal.store.durable:
+        problems.append(f"{journal.store.location} does not survive a power cut")
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "engine": identity.engine,
+        "stream": journal.stream,
+        "journal_id": str(identity.journal_id),
+        "healthy": not problems,
+        "problems": problems,
+        "head": {"command_id": head.command_id, "chain": head.chain.hex(), "received_at_ms": head.received_at_ms},
+        "snapshot": {"command_id": image},
+        "tail": head.command_id - image,
+        "estimated_recovery_seconds": round(_load_seconds(catalog, image) + _tail_seconds(journal, image), 3),
+        "journal": {
+            "location": journal.store.location,
+            "durable": journal.store.durable,
+            "dedup_window_s": identity.dedup_window_s,
+        },
+        "snapshots": {"location": catalog.store.location, "durable": catalog.store.durable},
+        "durability": journal.store.settings(),
+    }
+    if epochs:
+        document["epoch"] = {name: part for name, part in epochs[-1]._asdict().items() if name != "schema"}
+    return document
 
 
 def runtime_status(opened: Opened, imager: Imager, *, waiting: int, failure: RecoveryError | None) -> dict[str, Any]:
-    """The status of a running engine, as seen from inside."""
-    head = opened.recorder.head
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "engine": opened.stepper.name,
-        "stream": opened.journal.stream,
-        "healthy": failure is None,
-        "failure": None if failure is None else str(failure),
-        "head": {"command_id": head.command_id, "chain": head.chain.hex(), "received_at_ms": head.received_at_ms},
-        "snapshot": {"command_id": imager.newest, "in_progress": imager.busy, "last_error": imager.last_error},
-        "tail": head.command_id - imager.newest,
+    """The same, from inside a running engine, with what only it knows."""
+    document = journal_status(opened.journal, opened.catalog)
+    if failure is not None:
+        document["problems"].append(str(failure))
+    if imager.last_error:
+        document["problems"].append(f"the last image was not made: {imager.last_error}")
+    return document | {
+        "healthy": not document["problems"],
         "waiting": waiting,
-        "epoch": opened.recorder.epoch,
-        "journal": {"location": opened.recorder.store.location, "durable": opened.recorder.store.durable},
-        "durability": opened.recorder.store.settings(),
+        "image_in_progress": imager.busy,
         "cold_start": opened.report.to_dict(),
     }
+
+
+def _newest(journal: Journal, catalog: Catalog, report: Callable[[Any], None], problems: list[str]) -> Candidate | None:
+    identity = journal.identity
+    try:
+        candidates = catalog.newest(journal, journal_id=identity.journal_id, engine=identity.engine, report=report)
+        return next(candidates, None)
+    except RecoveryError as error:
+        problems.append(str(error))
+        return None
+
+
+def _load_seconds(catalog: Catalog, command_id: int) -> float:
+    sizes = [image.bytes for image in catalog.images() if image.command_id == command_id and image.state == GOOD]
+    return max(sizes, default=0) / LOAD_BYTES_PER_SECOND
+
+
+def _tail_seconds(journal: Journal, image: int) -> float:
+    head = journal.head().command_id
+    sample = journal.store.page(journal.stream, max(image, head - SAMPLE), head)
+    if not sample:
+        return 0.0
+    return (head - image) * sum(entry.duration_ns for entry in sample) / len(sample) / 1e9

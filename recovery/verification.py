@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from journal.errors import CorruptionError, EngineMismatch, UsageError
+from journal.errors import CorruptionError, UsageError
 from journal.journal import Journal
 from journal.records import Entry
 from journal.urls import open_reader
 from recovery import report as verdicts
+from recovery.cold_start import require_engine_name
 from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
 from recovery.images import Placement, open_catalog, place
 from recovery.loading import EngineArgument, code_revision, engine_factory
@@ -41,6 +42,7 @@ def verify(
     start: int | None = None,
     mode: str = "execute",
     keep_going: bool = False,
+    compare: bool = True,
     app_dir: str = ".",
     progress: Progress | None = None,
 ) -> Report:
@@ -48,7 +50,8 @@ def verify(
 
     The state at ``after`` comes from the newest verified image at or before it, or at ``start``, and the recorded rows
     after that.  ``mode`` is "execute" or "redo".  Stops at the first divergence unless ``keep_going``, which goes on from
-    that command's recorded rows.  Damage ends it with the verdict "damaged"; what could not be opened is raised.
+    that command's recorded rows.  ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the
+    verdict "damaged"; what could not be opened is raised.
     """
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
@@ -57,12 +60,18 @@ def verify(
     try:
         with decimal.localcontext(pinned_decimals()), steady_collector():
             identity = reader.identity
+            require_engine_name(factory().name, identity)
             stepper = make_stepper(factory, identity.seed, identity.digest_every)
-            if stepper.name != identity.engine:
-                raise EngineMismatch(f"the journal is of engine {identity.engine!r}, not {stepper.name!r}")
             run = _Run(stepper, reader, Replayer(stepper, reader.epochs(), revision=code_revision(factory)), progress)
             catalog = open_catalog(snapshots, reader.stream)
-            found = run.report(catalog, after=after, until=until, start=start, mode=mode, keep_going=keep_going)
+            found = run.report(
+                catalog,
+                after=after,
+                until=until,
+                start=start,
+                mode=mode if compare else "rebuild",
+                keep_going=keep_going,
+            )
         if isinstance(journal, str) and found.divergences:
             first = _with_second_opinion(found.divergences[0], factory, journal, reader, snapshots, app_dir)
             found = replace(found, divergences=(first, *found.divergences[1:]))
@@ -122,7 +131,10 @@ class _Run:
             replayer.checked.update(dict.fromkeys(replayer.checked, 0))
             replayer.commands = 0
         entries = self._watched(self.journal.read(max(base, after), last), last)
-        yield from replayer.execute(entries) if mode == "execute" else replayer.redo(entries)
+        if mode == "rebuild":
+            replayer.rebuild(entries)
+        else:
+            yield from replayer.execute(entries) if mode == "execute" else replayer.redo(entries)
 
     def _watched(self, entries: Iterator[Entry], last: int) -> Iterator[Entry]:
         for entry in entries:
@@ -166,7 +178,9 @@ class _Run:
                 f"{self.stepper.replays_from} and were redone from their rows, not executed"
             )
         digests = replayer.checked["post_digest"]
-        if digests < replayer.commands:
+        if not sum(replayer.checked.values()) and replayer.commands:
+            yield f"{replayer.commands} commands: they were run, and nothing was compared"
+        elif digests < replayer.commands and self.journal.identity.digest_every:
             every = self.journal.identity.digest_every
             yield f"the state after {replayer.commands - digests} commands: its digest is taken every {every} commands"
         rest = last - after - replayer.commands

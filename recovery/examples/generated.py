@@ -14,16 +14,16 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from recovery import Command, Receipt
-from recovery.examples.exchange import Exchange
+from recovery.examples.exchange import BUY, Exchange
 from recovery.examples.request_ids import numbered
 
 BEGAN_MS: Final = 1_700_000_000_000
 COMMANDS: Final = 100_000
 
 _ACCOUNTS: Final = 256
-_OPEN_MAX: Final = 4096
-_CASH: Final = 50_000_000
-_LOTS: Final = 5_000
+_REMEMBERED_MAX: Final = 4096
+_CASH: Final = 4_000_000
+_LOTS: Final = 400
 
 
 class Generated:
@@ -54,39 +54,44 @@ def _asked(seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     names = [f"account-{number:03}" for number in range(_ACCOUNTS)]
     for name in names:
         yield "deposit", {"account": name, "cash": _CASH, "lots": _LOTS}
-    open_ids: list[int] = []
+    remembered: list[tuple[int, int]] = []
     price = 10_000.0
     order_id = 0
     while True:
         kind = chance()
-        price = max(1_000.0, price + (chance() - 0.5) * 2)
-        if kind < 0.5 or not open_ids:
+        price = max(1_000.0, price + chance() - 0.5)
+        if kind < 0.5 or not remembered:
             order_id += 1
             side = bits(1)
-            # Most orders keep some distance from the price, on their own side of it; one in five reaches across.
-            distance = bits(5) - 6
             data = {
                 "order_id": order_id,
                 "side": side,
-                "price": int(price) + (distance if side else -distance),
+                "price": _price(price, side, bits(5)),
                 "quantity": 1 + bits(6),
                 "owner": names[bits(8)],
             }
             if kind < 0.06:
                 data["ioc"] = True
-            elif len(open_ids) < _OPEN_MAX:
-                open_ids.append(order_id)
+            elif len(remembered) < _REMEMBERED_MAX:
+                remembered.append((order_id, side))
             else:
-                open_ids[bits(12)] = order_id
+                remembered[bits(12)] = order_id, side
             yield "new", data
             continue
-        at = int(chance() * len(open_ids))
+        at = int(chance() * len(remembered))
+        order, side = remembered[at]
         if kind < 0.85:
-            open_ids[at], open_ids[-1] = open_ids[-1], open_ids[at]
-            yield "cancel", {"order_id": open_ids.pop()}
+            remembered[at] = remembered[-1]
+            remembered.pop()
+            yield "cancel", {"order_id": order}
         elif kind < 0.98:
-            distance = bits(5) - 16
-            yield "modify", {"order_id": open_ids[at], "price": int(price) + distance, "quantity": 1 + bits(6)}
+            yield "modify", {"order_id": order, "price": _price(price, side, bits(5)), "quantity": 1 + bits(6)}
         else:
             type = "withdraw" if bits(1) else "deposit"
             yield type, {"account": names[bits(8)], "cash": bits(20), "lots": bits(6)}
+
+
+def _price(middle: float, side: int, draw: int) -> int:
+    """A limit around the middle: most keep some distance from it, on their own side; one in eight reaches across."""
+    distance = draw - 4
+    return int(middle) + (-distance if side == BUY else distance)

@@ -1,0 +1,127 @@
+"""``recovery log``: entries, or every command that changed one row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from recovery.cli.options import json_option, range_options, shared, take
+from recovery.cli.output import cut
+
+
+@click.command("log")
+@shared
+@range_options
+@click.option("--request-id", metavar="ID", help="Only the command of this request.")
+@click.option("--entity", metavar="ID", help="Only commands of this entity_id.")
+@click.option("--table", metavar="T", help="Only commands that changed this table.")
+@click.option("--key", metavar="K", help="Only commands that changed this row of the table: JSON, or text.")
+@json_option
+def command(
+    after: str,
+    until: str | None,
+    request_id: str | None,
+    entity: str | None,
+    table: str | None,
+    key: str | None,
+    as_json: bool,
+    **rest: Any,
+) -> int:
+    """Show what was recorded.
+
+    \b
+    recovery log --after 4700 --until 4720
+    recovery log --table accounts --key ada --json
+    """
+    from journal import values
+    from journal.errors import UsageError
+    from recovery import open_journal
+    from recovery.json_values import parse_key
+    from recovery.moments import command_at, until_at
+
+    found = take(rest)
+    if key is not None and table is None:
+        raise UsageError("--key needs --table: keys belong to a table")
+    wanted = None if key is None else values.encode_bare(parse_key(key))
+    with open_journal(found.journal, stream=found.stream) as journal:
+        first, last = command_at(journal, after), until_at(journal, until)
+        if request_id is None:
+            entries = journal.read(first, last)
+        else:
+            one = journal.get(_request(request_id))
+            entries = iter([] if one is None else [one])
+        written = 0
+        if as_json:
+            click.echo('{"schema_version": 1, "entries": [', nl=False)
+        for entry in entries:
+            if entity is not None and entry.entity_id != entity:
+                continue
+            changes = [c for c in entry.changes or () if c.table == table and wanted in (None, c.key_bytes)]
+            if table is not None and not changes:
+                continue
+            if as_json:
+                click.echo((", " if written else "") + json.dumps(_document(entry), ensure_ascii=False), nl=False)
+            else:
+                click.echo(_line(entry))
+                for change in changes:
+                    click.echo(
+                        f"    {change.table} {cut(change.key)} {'deleted' if change.deleted else cut(change.row)}"
+                    )
+            written += 1
+        if as_json:
+            click.echo("]}")
+    return 0
+
+
+def _request(text: str) -> Any:
+    import uuid
+
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return text
+
+
+def _document(entry: Any) -> dict[str, Any]:
+    from recovery.divergence import events_plain
+    from recovery.json_values import to_json
+
+    document: dict[str, Any] = {
+        "command_id": entry.command_id,
+        "request_id": str(entry.request_id),
+        "type": entry.type,
+        "data": to_json(entry.data),
+        "received_at_ms": entry.received_at_ms,
+        "epoch": entry.epoch,
+        "events": to_json(events_plain(entry.events)),
+        "chain": entry.chain.hex(),
+        "duration_ns": entry.duration_ns,
+        "recorded_at_ms": entry.recorded_at_ms,
+    }
+    if entry.entity_id is not None:
+        document["entity_id"] = entry.entity_id
+    if entry.rejection is None:
+        document["response"] = to_json(entry.response)
+    else:
+        document["rejection"] = entry.rejection._asdict()
+    for name, found in (("pre_digest", entry.pre_digest), ("post_digest", entry.post_digest)):
+        if found is not None:
+            document[name] = str(found)
+    if entry.changes is not None:
+        document["changes"] = [
+            {"table": change.table, "key": to_json(change.key)}
+            | ({"deleted": True} if change.deleted else {"row": to_json(change.row)})
+            for change in entry.changes
+        ]
+    return document
+
+
+def _line(entry: Any) -> str:
+    from datetime import UTC, datetime
+
+    moment = datetime.fromtimestamp(entry.received_at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    outcome = f"rejected {entry.rejection.code}" if entry.rejected else cut(entry.response)
+    events = f" [{', '.join(event.type for event in entry.events)}]" if entry.events else ""
+    return f"{entry.command_id} {moment.replace('+00:00', 'Z')} {entry.type} {cut(entry.data)} -> {outcome}{events}"

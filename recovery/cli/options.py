@@ -1,0 +1,64 @@
+"""Options that verbs share, and the settings behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from journal.errors import UsageError
+from recovery.settings import DEFAULTS, VARIABLES, Settings, settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HELP = {
+    "engine": "The engine, as MODULE:ATTR: a class or a factory.",
+    "app_dir": "Where the engine's module is looked for, last on the path.",
+    "journal": "The journal: sqlite:PATH.",
+    "snapshots": "Where images lie: dir:PATH.",
+    "stream": "The stream within the journal.",
+}
+METAVARS = {"engine": "MODULE:ATTR", "app_dir": "DIR", "journal": "URL", "snapshots": "URL", "stream": "NAME"}
+
+
+def shared(function: F) -> F:
+    """The options that every verb has, whether it needs them or not, so that one set of them serves a whole session."""
+    for name in reversed(DEFAULTS):
+        default = f"; default: {DEFAULTS[name]}" if DEFAULTS[name] else ""
+        function = click.option(
+            f"--{name.replace('_', '-')}",
+            metavar=METAVARS[name],
+            help=f"{HELP[name]}  [env: {VARIABLES[name]}{default}]",
+        )(function)
+    return function
+
+
+def take(given: dict[str, Any]) -> Settings:
+    """Remove the shared options from a verb's arguments and settle them."""
+    return settings(**{name: given.pop(name, None) for name in DEFAULTS})
+
+
+def require_engine(found: Settings) -> str:
+    """The engine's MODULE:ATTR, which nothing can stand in for."""
+    if not found.engine:
+        raise UsageError("no engine is named", hint="say --engine MODULE:ATTR, or set RECOVERY_ENGINE")
+    return found.engine
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(function)
+
+
+def quiet_option(function: F) -> F:
+    """``-q``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress and no prose.")(function)
+
+
+def range_options(function: F) -> F:
+    """``--after`` and ``--until``: command ids or times."""
+    function = click.option("--until", metavar="N|TIME", help="The last command looked at.  [default: the newest]")(
+        function
+    )
+    return click.option("--after", metavar="N|TIME", default="0", help="Only commands after this one.")(function)
