@@ -83,8 +83,7 @@ class Book(TableEngine):
         if old is None:
             raise Reject("modify_rejected", str(order_id))
         order = _order(old.side, price, quantity, context.command_id, old.owner)
-        self._release(old, old.quantity)
-        self._hold(order)
+        self._hold(order, instead_of=old)
         reports: list[Report] = []
         # Its old row may stay meanwhile: an order is matched with the other side only.
         left = self._match(context, order_id, order, reports)
@@ -119,8 +118,8 @@ class Book(TableEngine):
 
     # What a trade and an open order mean for their owners: nothing, in a bare book.
 
-    def _hold(self, order: Order) -> None:
-        """Set aside what the order could cost, or Reject."""
+    def _hold(self, order: Order, *, instead_of: Order | None = None) -> None:
+        """Set aside what the order could cost, instead of what its old self could; or Reject."""
 
     def _release(self, order: Order, quantity: int) -> None:
         """Give back what was set aside for this much of the order."""
@@ -183,14 +182,18 @@ class Exchange(Book):
             raise Reject("unknown_account", name)
         return account
 
-    def _hold(self, order: Order) -> None:
+    def _hold(self, order: Order, *, instead_of: Order | None = None) -> None:
         cash, cash_held, lots, lots_held = self._account(order.owner)
         if order.side == BUY:
             cash_held += order.price * order.quantity
+            if instead_of is not None:
+                cash_held -= instead_of.price * instead_of.quantity
             if cash_held > cash:
                 raise Reject("insufficient_cash", order.owner)
         else:
             lots_held += order.quantity
+            if instead_of is not None:
+                lots_held -= instead_of.quantity
             if lots_held > lots:
                 raise Reject("insufficient_lots", order.owner)
         self.accounts[order.owner] = Account(cash, cash_held, lots, lots_held)

@@ -182,7 +182,7 @@ def test_the_ledger_does_as_plain_dicts_of_cents_do(asked: list[tuple[str, Any]]
     def book(legs: dict[str, int]) -> bool:
         after = {name: model[name] + amount for name, amount in legs.items()}
         fits = all(after[name] >= floors.get(name, -(10**9)) for name, amount in legs.items() if amount < 0)
-        if not legs or sum(legs.values()) or 0 in legs.values() or not fits:
+        if not legs or sum(legs.values()) != 0 or 0 in legs.values() or not fits:
             return False
         model.update(after)
         return True
