@@ -132,19 +132,7 @@ def open_engine(
             loss = loss or _own_loss(catalog, reader, recorder)
         placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
         recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, loss))
-        report = ColdStart(
-            stepper.name,
-            created,
-            placed.command_id,
-            replayer.commands,
-            replay,
-            recorder.head.command_id,
-            dict(replayer.checked),
-            tuple((step.command_id, step.reason) for step in placed.steps_down),
-            _not_checked(replayer),
-            loss,
-            time.perf_counter() - began,
-        )
+        report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException:
         if isinstance(journal, str):
             store.close()
@@ -158,6 +146,32 @@ def open_engine(
         report,
         journal if isinstance(journal, str) and not journal.startswith("memory:") else None,
         snapshots if isinstance(snapshots, str) and not snapshots.startswith("memory:") else None,
+    )
+
+
+def _report(
+    stepper: Stepper,
+    recorder: Recorder,
+    placed: Placement,
+    replayer: Replayer,
+    *,
+    created: bool,
+    mode: str,
+    loss: str,
+    began: float,
+) -> ColdStart:
+    return ColdStart(
+        stepper.name,
+        created,
+        placed.command_id,
+        replayer.commands,
+        mode,
+        recorder.head.command_id,
+        dict(replayer.checked),
+        tuple((step.command_id, step.reason) for step in placed.steps_down),
+        _not_checked(replayer),
+        loss,
+        time.perf_counter() - began,
     )
 
 
