@@ -23,6 +23,7 @@ VERBS: Final = {
     "check": "recovery.cli.check",
     "migrate": "recovery.cli.migrate",
     "doctor": "recovery.cli.doctor",
+    "demo": "recovery.cli.demo",
 }
 
 EPILOG: Final = """\b

@@ -36,7 +36,7 @@ class Account(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A posted journal entry: its legs as pairs of account and signed amount, by account.
+    """A posted journal entry: its legs as pairs of account and signed amount.
 
     ``reverses`` is the entry that this one takes back, ``reversed_by`` the one that takes this back; 0 is none.
     """
@@ -128,8 +128,8 @@ class Ledger(TableEngine):
     # How it is done
 
     def _post(self, context: Context, legs: Iterable[tuple[str, Decimal]], memo: str, *, reverses: int) -> int:
-        # In order of account: a dict's order is not part of its value, and must not show in events.
-        booked = tuple(self._book(context, account, amount) for account, amount in sorted(legs))
+        # A dict of a command comes in one order, whatever the caller's was: that cannot show in events or rejections.
+        booked = tuple(self._book(context, account, amount) for account, amount in legs)
         self._check_balanced(booked)
         entry = context.command_id
         self.entries[entry] = Entry(booked, memo, context.now_ms, reverses, 0)
@@ -147,7 +147,7 @@ class Ledger(TableEngine):
             balance = _EXACT.add(account.balance, amount)
         except DecimalException:
             raise Reject("bad_amount", f"{name} cannot hold {amount} more: it is beyond 28 digits") from None
-        if amount < 0 and account.floor is not None and balance < account.floor:
+        if account.floor is not None and balance < account.floor:
             raise Reject("overdraft", f"{name} would come to {balance}, below {account.floor}")
         self.accounts[name] = account._replace(balance=balance)
         context.emit("BalanceChanged", {"account": name, "amount": amount, "balance": balance}, key=name)
@@ -167,8 +167,6 @@ class Ledger(TableEngine):
     def _in_places(self, amount: Decimal, currency: str) -> Decimal:
         places = self.currencies[currency]
         try:
-            scaled = _IN_FORM.quantize(amount, Decimal(1).scaleb(-places))
+            return _IN_FORM.quantize(amount, Decimal(1).scaleb(-places))
         except DecimalException:
             raise Reject("bad_amount", f"{amount} {currency} has more than {places} places, or 28 digits") from None
-        # Minus zero is another value to the digest, and the same amount.
-        return scaled if scaled else abs(scaled)

@@ -105,6 +105,16 @@ def test_the_book_after_the_feed_is_the_closing_inventory(tmp_path: Path) -> Non
         assert workload.right_answer(book.engine, receipts) == "mismatch"
 
 
+@pytest.mark.parametrize("clocks", [(1009, 1009), (1010, 1009)])
+def test_an_order_that_the_exchange_deleted_last_is_not_in_the_inventory(
+    tmp_path: Path, clocks: tuple[int, int]
+) -> None:
+    live = (5, *clocks, "78318.0", "0.5", "deleted", "bid")
+    workload = Bitstamp(recorded(tmp_path, [*SNAPSHOT, *FEED, live, *CLOSING]))
+    assert workload.total == 8
+    assert sorted(workload.closing) == [1, 3, 4]
+
+
 def test_commands_begin_again_anywhere_with_the_same_ids_and_times(tmp_path: Path) -> None:
     workload = Bitstamp(recorded(tmp_path, SNAPSHOT + FEED + CLOSING))
     commands = list(workload.commands())
