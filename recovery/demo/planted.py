@@ -18,7 +18,7 @@ CANDIDATES: Final = 8
 
 
 def _favour_one(engine: Any, command_id: int) -> None:
-    table = engine.orders if len(engine.orders) > 1 else getattr(engine, "accounts", ())
+    table: Any = engine.orders if len(engine.orders) > 1 else getattr(engine, "accounts", ())
     if command_id % EVERY or len(table) < 2:
         return
     keys = {str(key): key for key in islice(table, CANDIDATES)}
