@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, quiet_option, shared, take
 from recovery.cli.output import progress, show_json
 
 
-@click.command("check")
+@click.command("check", short_help="Check every byte; needs no engine.")
 @shared
 @json_option
 @quiet_option

@@ -13,7 +13,7 @@ from recovery.cli.options import json_option, quiet_option
 from recovery.cli.output import progress, say, show_json
 
 
-@click.command("demo")
+@click.command("demo", short_help="Run, kill, recover, prove: on real order flow.")
 @click.option(
     "--workload", metavar="bitstamp|generated|FILE", help="The order flow.  [default: bitstamp where installed]"
 )

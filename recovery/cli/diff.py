@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, shared, take
 from recovery.cli.output import cut, show_json
 
 
-@click.command("diff")
+@click.command("diff", short_help="The rows that differ between two points.")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @shared

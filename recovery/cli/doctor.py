@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, shared, take
 from recovery.cli.output import show_json
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="What a bug report needs.")
 @shared
 @json_option
 def command(as_json: bool, **rest: Any) -> int:

@@ -11,7 +11,7 @@ from recovery.cli.options import json_option, range_options, shared, take
 from recovery.cli.output import cut
 
 
-@click.command("log")
+@click.command("log", short_help="What was recorded; who changed a row.")
 @shared
 @range_options
 @click.option("--request-id", metavar="ID", help="Only the command of this request.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -50,10 +50,6 @@ class Verbs(click.Group):
             return None
         command: click.Command = importlib.import_module(VERBS[cmd_name]).command
         return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; what it returns is the exit code."""
-        return super().invoke(ctx)
 
 
 @click.command(cls=Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

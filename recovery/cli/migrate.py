@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, shared, take
 from recovery.cli.output import show_json
 
 
-@click.command("migrate")
+@click.command("migrate", short_help="Bring a journal's schema up to this release.")
 @shared
 @click.option("--sql", is_flag=True, help="Print the statements and change nothing.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 3 when the schema is behind.")

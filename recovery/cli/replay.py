@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, quiet_option, range_options, requi
 from recovery.cli.output import progress, say, show_json
 
 
-@click.command("replay")
+@click.command("replay", short_help="Replay history with this code and compare all.")
 @shared
 @range_options
 @click.option(

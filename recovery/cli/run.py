@@ -18,7 +18,7 @@ CHUNK: Final = 1000
 FIELDS: Final = {"type", "data", "request_id", "received_at_ms", "entity_id"}
 
 
-@click.command("run")
+@click.command("run", short_help="Execute commands from JSON lines.")
 @click.argument("source", metavar="[FILE.jsonl|-]", default="-")
 @shared
 @click.option(
@@ -115,16 +115,18 @@ def _ready(file: BufferedReader) -> bool:
 def _execute(runtime: Any, chunk: Iterable[tuple[int, str]]) -> int:
     from journal.errors import UsageError
 
-    commands, refusal = [], None
+    names, commands, refusal = [], [], None
     for number, line in chunk:
         try:
-            commands.append(_command(line))
+            name, asked = _command(line)
+            names.append(name)
+            commands.append(asked)
         except UsageError as error:
             refusal = UsageError(f"line {number}: {error}", hint="the lines before it were executed")
             break
     worst = 0
-    for asked, outcome in zip(commands, runtime.execute_many(commands), strict=True):
-        document, code = _document(asked, outcome)
+    for name, outcome in zip(names, runtime.execute_many(commands), strict=True):
+        document, code = _document(name, outcome)
         worst = max(worst, code)
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     sys.stdout.flush()
@@ -133,7 +135,8 @@ def _execute(runtime: Any, chunk: Iterable[tuple[int, str]]) -> int:
     return worst
 
 
-def _command(line: str) -> Any:
+def _command(line: str) -> tuple[str, Any]:
+    """A command, and its request id as its sender wrote it: what the receipt must be found by."""
     from journal.errors import UsageError
     from recovery import Command
     from recovery.json_values import from_json
@@ -144,15 +147,16 @@ def _command(line: str) -> Any:
         raise UsageError(f"not JSON: {error}") from error
     if not isinstance(found, dict) or not {"type", "data"} <= found.keys() <= FIELDS:
         raise UsageError(f"a command is an object with type and data, and at most {', '.join(sorted(FIELDS))}")
-    return Command(found.pop("type"), from_json(found.pop("data")), **found)
+    command = Command(found.pop("type"), from_json(found.pop("data")), **found)
+    return found.get("request_id") or str(command.request_id), command
 
 
-def _document(asked: Any, outcome: Any) -> tuple[dict[str, Any], int]:
+def _document(name: str, outcome: Any) -> tuple[dict[str, Any], int]:
     from journal.errors import RecoveryError
     from recovery.divergence import events_plain
     from recovery.json_values import to_json
 
-    document: dict[str, Any] = {"request_id": str(asked.request_id)}
+    document: dict[str, Any] = {"request_id": name}
     if isinstance(outcome, Exception):
         document["error"] = {"kind": type(outcome).__name__, "message": str(outcome)}
         return document, outcome.exit_code if isinstance(outcome, RecoveryError) else 2

@@ -107,8 +107,8 @@ def prune_images(keep: int, older_than: int, yes: bool, as_json: bool, **rest: A
         return 0
     for image in images:
         click.echo(f"{'deleted' if yes else 'would delete'} {image.name}")
-    if images and not yes:
-        say("nothing was deleted; say --yes to do it")
+    if not yes:
+        say("nothing was deleted; say --yes to do it" if images else "there is nothing to delete")
     return 0
 
 

@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, shared, take
 from recovery.cli.output import cut, show_json
 
 
-@click.command("state")
+@click.command("state", short_help="The rows as they were at a command or time.")
 @shared
 @click.option("--at", metavar="N|TIME", required=True, help="After which command, or as of which time.")
 @click.option("--table", metavar="T", help="Only this table.")

@@ -10,7 +10,7 @@ from recovery.cli.options import json_option, shared, take
 from recovery.cli.output import show_json
 
 
-@click.command("status")
+@click.command("status", short_help="Where the journal and its images stand.")
 @shared
 @click.option("--check", is_flag=True, help="Exit 3 when not healthy.")
 @json_option
