@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import gc
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from typing import Any, Final
 from journal.errors import CorruptionError, UsageError
 from journal.journal import Journal
 from journal.records import Entry
-from journal.urls import open_reader
+from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
 from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
 from recovery.images import Placement, open_catalog, place
-from recovery.loading import EngineArgument, code_revision, engine_factory
+from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
 from recovery.replayer import Replayer
 from recovery.report import Report
 from recovery.second_execution import other_outcome
@@ -56,6 +57,7 @@ def verify(
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
     factory = engine_factory(engine, app_dir=app_dir)
+    spec = engine if isinstance(engine, str) else engine_spec(factory)
     reader = Journal(open_reader(journal), stream) if isinstance(journal, str) else journal
     try:
         with decimal.localcontext(pinned_decimals()), steady_collector():
@@ -74,7 +76,11 @@ def verify(
             )
         if isinstance(journal, str) and found.divergences:
             first = _with_second_opinion(found.divergences[0], factory, journal, reader, snapshots, app_dir)
-            found = replace(found, divergences=(first, *found.divergences[1:]))
+            again = [
+                replace(each, reproduce=_reproduce(spec, journal, reader.stream, snapshots, app_dir, each.command_id))
+                for each in (first, *found.divergences[1:])
+            ]
+            found = replace(found, divergences=tuple(again))
         return found
     finally:
         if isinstance(journal, str):
@@ -202,6 +208,20 @@ def _with_second_opinion(
         factory, journal, reader.stream, snapshots if isinstance(snapshots, str) else "", app_dir, first.command_id
     )
     return replace(first, cause=NOT_DETERMINISTIC) if differs else first
+
+
+def _reproduce(
+    spec: str | None, journal: str, stream: str, snapshots: str | SnapshotStore | None, app_dir: str, command_id: int
+) -> str:
+    """What to type to see one divergence again; empty where no other process can open the same."""
+    if spec is None or journal.startswith("memory:"):
+        return ""
+    words = ["recovery", "replay", "--engine", spec]
+    words += ["--app-dir", app_dir] if app_dir != "." else []
+    words += ["--journal", redacted(journal)]
+    words += ["--snapshots", snapshots] if isinstance(snapshots, str) and not snapshots.startswith("memory:") else []
+    words += ["--stream", stream] if stream != "main" else []
+    return shlex.join([*words, "--after", str(command_id - 1), "--until", str(command_id)])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -160,6 +161,8 @@ def test_replay_names_what_diverges(till: Shell) -> None:
     }
     assert found["fields"] == [field]
     assert document["not_checked"]
+    (again,) = till.json(*shlex.split(found["reproduce"])[1:], code=1)["divergences"]
+    assert again == found
 
 
 def test_log_state_and_diff(till: Shell) -> None:
