@@ -1,6 +1,6 @@
 """The child that crash tests kill: runs a stream of commands, and says each acknowledgement on stdout.
 
-``python -m tests.crash.worker FOLDER FIRST LAST``: executes commands FIRST to LAST-1 of ``stream_of``, then takes the last image.
+``python -m tests.crash.worker FOLDER FIRST LAST``: executes commands FIRST to LAST-1 of ``stream_of``, with images on the way.
 Every line of stdout is ``index command_id duplicate``; the last is ``done``.
 """
 
@@ -14,6 +14,7 @@ from recovery import Command, Runtime
 from tests.engines import Till
 
 BATCH = 7
+SNAPSHOT_EVERY = 25
 
 
 def stream_of(first: int, last: int) -> Iterator[Command]:
@@ -55,6 +56,8 @@ def main(folder: str, first: int, last: int) -> None:
             else:
                 sys.stdout.write(f"{index} {outcome.command_id} {outcome.duplicate}\n")
             sys.stdout.flush()
+            if index % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1:
+                till.snapshot()
     sys.stdout.write("done\n")
 
 
