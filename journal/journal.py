@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Final
 
 from journal import digest
-from journal.errors import BrokenChain, Gap, StoreUnavailable
+from journal.errors import BrokenChain, CorruptionError, EvidenceAhead, Gap, StoreUnavailable
 from journal.records import Entry, Epoch, Head, JournalIdentity, Summary, next_chain, request_key
 from journal.store import JournalStore
 
 PAGE_ENTRIES: Final = 500
 START: Final = Head(0, None, digest.CHAIN_START, 0)
+
+_CHECK: Final = "run: recovery check"
 
 
 class Journal:
@@ -35,7 +37,17 @@ class Journal:
                 f"{self.store.location} holds no stream {self.stream!r}",
                 hint="check --journal and --stream; a runtime creates the stream when it is first opened",
             )
-        return JournalIdentity.unpack(found)
+        where = f"identity of stream {self.stream!r}"
+        identity = JournalIdentity.unpack(found, where)
+        if identity.stream != self.stream:
+            raise CorruptionError(
+                "it is of another stream",
+                position=where,
+                expected=self.stream,
+                found=identity.stream,
+                hint="restore a copy",
+            )
+        return identity
 
     @property
     def exists(self) -> bool:
@@ -43,13 +55,40 @@ class Journal:
         return self.store.identity(self.stream) is not None
 
     def epochs(self) -> list[Epoch]:
-        """Every opening for write, by number."""
-        return [Epoch.unpack(document) for _, document in self.store.epochs(self.stream)]
+        """Every opening for write, by number.  Gap where one is missing: an entry says which wrote it."""
+        # The entry first: who reads while another begins an epoch may then see one epoch more, never one less.
+        last = self.store.last(self.stream)
+        epochs = []
+        for number, (stored_as, document) in enumerate(self.store.epochs(self.stream), 1):
+            where = f"epoch {stored_as}"
+            epoch = Epoch.unpack(document, where)
+            if stored_as != number or epoch.number != number:
+                raise Gap(
+                    "it is not where it was written", position=where, expected=number, found=epoch.number, hint=_CHECK
+                )
+            epochs.append(epoch)
+        if last is not None and last.epoch > len(epochs):
+            raise Gap("it is missing", position=f"epoch {last.epoch}", hint=_CHECK)
+        return epochs
+
+    def require_end(self) -> None:
+        """Raise EvidenceAhead where the journal ends before the command at which it was last opened for write."""
+        epochs = self.epochs()
+        end = self.head().command_id
+        if epochs and epochs[-1].head > end:
+            raise EvidenceAhead(
+                f"epoch {epochs[-1].number} began after it, and the journal ends at command {end}: the journal lost its end",
+                position=epochs[-1].head,
+                hint="restore the journal, or go on without what was lost: --accept-loss",
+            )
 
     def head(self) -> Head:
         """Where the journal ends; command 0 for an empty one."""
         last = self.store.last(self.stream)
-        return START if last is None else last.head
+        if last is None:
+            return START
+        last.verify()
+        return last.head
 
     def entry(self, command_id: int) -> Entry | None:
         """The entry of one command, its checksum checked; None where there is none."""
@@ -73,7 +112,7 @@ class Journal:
         while at < last:
             page = self.store.page(self.stream, at, min(at + PAGE_ENTRIES, last))
             if not page:
-                raise Gap("the entry is missing", position=at + 1, hint="run: recovery check")
+                raise Gap("the entry is missing", position=at + 1, hint=_CHECK)
             for entry in page:
                 check_continues(previous, entry)
                 previous = entry.head
@@ -89,7 +128,7 @@ class Journal:
             return START
         entry = self.entry(after)
         if entry is None:
-            raise Gap("the entry is missing", position=after, hint="run: recovery check")
+            raise Gap("the entry is missing", position=after, hint=_CHECK)
         return entry.head
 
     def get(self, request_id: uuid.UUID | str) -> Entry | None:
@@ -109,7 +148,7 @@ class Journal:
     def recent(self, limit: int = 20) -> list[Summary]:
         """The newest commands, newest first, each with how many events it emitted and their first types."""
         end = self.head().command_id
-        return [_summary(entry) for entry in reversed(self.store.page(self.stream, max(0, end - limit), end))]
+        return [_summary(entry) for entry in self.read(max(0, end - limit), end)][::-1]
 
     def close(self) -> None:
         """Let the store go."""
@@ -143,7 +182,7 @@ def check_continues(previous: Head, entry: Entry) -> None:
         raise Gap(
             f"the entry is missing; the next there is {entry.command_id}",
             position=previous.command_id + 1,
-            hint="run: recovery check",
+            hint=_CHECK,
         )
     entry.verify()
     chain = next_chain(previous.chain, entry.part_hashes, entry.pre_digest_bytes, entry.post_digest_bytes)
@@ -153,7 +192,7 @@ def check_continues(previous: Head, entry: Entry) -> None:
             position=entry.command_id,
             expected=chain.hex(),
             found=entry.chain.hex(),
-            hint="run: recovery check",
+            hint=_CHECK,
         )
     if previous.command_id and entry.pre_digest_bytes != previous.post_digest_bytes:
         raise BrokenChain(
@@ -161,5 +200,5 @@ def check_continues(previous: Head, entry: Entry) -> None:
             position=entry.command_id,
             expected=digest.root_of(previous.post_digest_bytes).hex(),
             found=digest.root_of(entry.pre_digest_bytes).hex(),
-            hint="run: recovery check",
+            hint=_CHECK,
         )

@@ -45,11 +45,11 @@ class Recorder:
     @classmethod
     def open(cls, store: JournalStore, stream: str, wanted: JournalIdentity) -> Recorder:
         """Open the stream, creating it as ``wanted`` where it is new.  UsageError where it belongs to another engine."""
-        found = store.identity(stream)
-        if found is None:
+        journal = Journal(store, stream)
+        if not journal.exists:
             store.create(stream, wanted.pack())
             return cls(store, stream, wanted)
-        return cls(store, stream, JournalIdentity.unpack(found))
+        return cls(store, stream, journal.identity)
 
     def begin_epoch(self, epoch: Epoch) -> None:
         """Record who writes from now on, durably, before anything else is written."""

@@ -9,6 +9,8 @@ An ``Entry`` is one row of a journal, field for field.  Its parts are covered by
 
 (``H``: journal/digest.py) and all of its fields by ``checksum``, xxh3_128 over ``_FIXED`` (the numbers,
 big-endian, and the lengths of what follows) and the byte fields in the order of ``Entry.blobs``.
+
+An ``Epoch`` and a ``JournalIdentity`` are stored as ``values.encode`` of a dict of their fields, and xxh3_128 of that.
 """
 
 from __future__ import annotations
@@ -457,7 +459,10 @@ class Summary(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """One opening of a journal for write: who wrote the entries that carry its number."""
+    """One opening of a journal for write: who wrote the entries that carry its number.
+
+    ``head`` is the last command there was then; ``accepted_loss`` says what was known to be lost and was let go.
+    """
 
     number: int
     engine: str
@@ -471,16 +476,17 @@ class Epoch(NamedTuple):
     pid: int
     decimal_precision: int
     opened_at_ms: int
+    head: int
     accepted_loss: str | None
 
     def pack(self) -> bytes:
-        """The epoch as one value: a dict of its fields."""
-        return values.encode(self._asdict())
+        """The bytes described at the head of this file."""
+        return _sealed(self._asdict())
 
     @classmethod
-    def unpack(cls, data: bytes) -> Epoch:
-        """Read ``pack``'s bytes."""
-        return cls(**values.decode(data))
+    def unpack(cls, data: bytes, where: str = "epoch") -> Epoch:
+        """Read ``pack``'s bytes.  ChecksumMismatch with the position ``where``."""
+        return cls(**_unsealed(data, where))
 
 
 class JournalIdentity(NamedTuple):
@@ -500,10 +506,30 @@ class JournalIdentity(NamedTuple):
     created_at_ms: int
 
     def pack(self) -> bytes:
-        """The identity as one value: a dict of its fields."""
-        return values.encode(self._asdict())
+        """The bytes described at the head of this file."""
+        return _sealed(self._asdict())
 
     @classmethod
-    def unpack(cls, data: bytes) -> JournalIdentity:
-        """Read ``pack``'s bytes."""
-        return cls(**values.decode(data))
+    def unpack(cls, data: bytes, where: str = "identity") -> JournalIdentity:
+        """Read ``pack``'s bytes.  ChecksumMismatch with the position ``where``."""
+        return cls(**_unsealed(data, where))
+
+
+def _sealed(document: dict[str, Any]) -> bytes:
+    data = values.encode(document)
+    return data + xxhash.xxh3_128_digest(data)
+
+
+def _unsealed(data: bytes, where: str) -> dict[str, Any]:
+    body, seal = data[:-16], data[-16:]
+    found = xxhash.xxh3_128_digest(body)
+    if found != seal:
+        raise ChecksumMismatch(
+            "what is stored does not match its checksum",
+            position=where,
+            expected=seal.hex(),
+            found=found.hex(),
+            hint="restore a copy",
+        )
+    document: dict[str, Any] = values.decode(body)
+    return document

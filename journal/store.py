@@ -72,6 +72,10 @@ class JournalStore(ABC):
         """The settings that durability rests on, and versions, for status and doctor."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Look at every byte of its own structure; CorruptionError where it is damaged.  Entries are not its to prove."""
+
+    @abstractmethod
     def create(self, stream: str, identity: bytes) -> None:
         """Begin a stream.  UsageError where it is there already."""
 

@@ -1,7 +1,8 @@
 """check(): are the bytes of a journal and its images what was written?  Needs no engine.
 
-It looks at every entry (checksum, gaps, chain, columns against their hashes, canonical encodings, digest arithmetic) and every
-byte of every image.  It does not say whether the engine would do the same again: that is what replay is for.
+It looks at every entry (checksum, gaps, chain, columns against their hashes, canonical encodings, digest arithmetic), the
+store's own structure, and every byte of every image.  It does not say whether the engine would do the same again: that is
+what replay is for.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def check(journal: Journal, catalog: Catalog | None, progress: Callable[[int, in
             commands += 1
             if commands % 1000 == 0:
                 progress(commands, head)
+        journal.require_end()
+        journal.store.check()
     except CorruptionError as error:
         damage.append(f"{error}; command {last_good} is the last good one")
     images = 0

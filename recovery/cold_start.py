@@ -129,9 +129,11 @@ def open_engine(
         epochs = reader.epochs()
         _require_same_state(stepper, recorder, epochs)
         if accept_loss:
-            loss = loss or _own_loss(catalog, reader, recorder)
+            loss = loss or _own_loss(catalog, reader, recorder, epochs)
+        else:
+            reader.require_end()
         placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
-        recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, loss))
+        recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, recorder.head.command_id, loss))
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException:
         if isinstance(journal, str):
@@ -199,11 +201,14 @@ def _foreign_loss(catalog: Catalog, engine: str, store: JournalStore, accept_los
     return loss
 
 
-def _own_loss(catalog: Catalog, journal: Journal, recorder: Recorder) -> str:
+def _own_loss(catalog: Catalog, journal: Journal, recorder: Recorder, epochs: list[Epoch]) -> str:
+    """What proves that the journal lost its end, in words; empty where nothing does."""
     lost = catalog.accept_loss(journal, journal_id=recorder.identity.journal_id)
-    if not lost:
-        return ""
-    return f"images up to command {max(step.command_id for step in lost)} lie beyond the journal's end"
+    if lost:
+        return f"images up to command {max(step.command_id for step in lost)} lie beyond the journal's end"
+    if epochs and epochs[-1].head > recorder.head.command_id:
+        return f"epoch {epochs[-1].number} began after command {epochs[-1].head}, beyond the journal's end"
+    return ""
 
 
 def require_engine_name(name: str, identity: JournalIdentity) -> None:
@@ -252,7 +257,7 @@ def _refusal(divergence: Divergence) -> DivergenceError:
     return error
 
 
-def _epoch(number: int, stepper: Stepper, revision: str, loss: str) -> Epoch:
+def _epoch(number: int, stepper: Stepper, revision: str, head: int, loss: str) -> Epoch:
     return Epoch(
         number=number,
         engine=stepper.name,
@@ -266,6 +271,7 @@ def _epoch(number: int, stepper: Stepper, revision: str, loss: str) -> Epoch:
         pid=os.getpid(),
         decimal_precision=PRECISION,
         opened_at_ms=time.time_ns() // 1_000_000,
+        head=head,
         accepted_loss=loss or None,
     )
 

@@ -333,7 +333,7 @@ class Runtime:
                 self._fail(error)
             except BaseException as error:  # a defect of ours: stop, rather than go on in a state nobody has proved
                 logger.exception("the runtime stopped")
-                self._fail(WriterPoisoned(f"the runtime stopped: {type(error).__name__}: {error}"))
+                self._fail(_stopped(error))
         for unit in units:
             self._deliver(unit)
 
@@ -457,6 +457,13 @@ class Runtime:
         elif not unit.ran:
             unit.error = self._failure
         unit.deliver()
+
+
+def _stopped(error: BaseException) -> WriterPoisoned:
+    return WriterPoisoned(
+        f"the runtime stopped: {type(error).__name__}: {error}",
+        hint="open a new one: the journal holds all that was acknowledged",
+    )
 
 
 def _asked(command: Command) -> Asked:

@@ -50,7 +50,7 @@ def verify(
     """Replay the commands with ``after < id <= until`` (None: to the end) and compare each with its record.
 
     The state at ``after`` comes from the newest verified image at or before it, or at ``start``, and the recorded rows
-    after that.  ``mode`` is "execute" or "redo".  Stops at the first divergence unless ``keep_going``, which goes on from
+    after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or "redo".  Stops at the first divergence unless ``keep_going``, which goes on from
     that command's recorded rows.  ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the
     verdict "damaged"; what could not be opened is raised.
     """
@@ -96,6 +96,7 @@ class _Run:
         self.replayer = replayer
         self._progress = progress
         self._seen = 0
+        self._passed_by = range(0)
 
     def report(
         self,
@@ -112,8 +113,12 @@ class _Run:
         damage = ""
         divergences: list[Divergence] = []
         placed = Placement(0, "", ())
+        if start is not None and start > after:
+            self._passed_by = range(after + 1, start + 1)
+            after = start
         last = after
         try:
+            self.journal.require_end()
             end = self.journal.head().command_id
             last = end if until is None else min(until, end)
             if last > after:
@@ -178,6 +183,11 @@ class _Run:
     def _not_checked(self, after: int, last: int, diverged: bool) -> Iterator[str]:
         replayer = self.replayer
         redone = replayer.redone
+        if self._passed_by:
+            yield (
+                f"{len(self._passed_by)} commands from {self._passed_by[0]} to {self._passed_by[-1]}: "
+                "the image that the replay started from lies behind them"
+            )
         if redone:
             yield (
                 f"{len(redone)} commands from {redone[0]} to {redone[-1]} ran under rules older than "

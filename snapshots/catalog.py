@@ -119,7 +119,7 @@ class Catalog:
         """Put an image where it is found, durable on return, and give its name; one of that name may be there already.
 
         BrokenChain where the journal does not hold its command as the header says: an image is never ahead.
-        StoreUnavailable where its place is taken by a quarantined one.  What ``chunks`` raises passes through.
+        StoreUnavailable where its place is taken by a quarantined one, or one of another journal.  What ``chunks`` raises passes through.
         """
         reason = mismatch(journal, header)
         if reason is not None:
@@ -134,7 +134,18 @@ class Catalog:
                 f"the place of {name} is taken by an image that is quarantined",
                 hint="take a snapshot at a later command",
             )
+        elif not written:
+            self._require_own(name, header.journal_id)
         return name
+
+    def _require_own(self, name: str, journal_id: uuid.UUID) -> None:
+        # Two journals of the same commands have the same chain, and so the same names.
+        with self.reader(name) as reader:
+            if reader.header.journal_id != journal_id:
+                raise StoreUnavailable(
+                    f"the place of {name} is taken by an image of journal {reader.header.journal_id}",
+                    hint="give each journal a place of its own for its images",
+                )
 
     def images(self, journal_id: uuid.UUID | None = None) -> list[Image]:
         """All images of the stream, oldest first; with a ``journal_id``, others are said to be of another journal."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from journal.errors import RecoveryError, StoreUnavailable, UsageError, WriterFenced, WriterPoisoned
+from journal.errors import CorruptionError, RecoveryError, StoreUnavailable, UsageError, WriterFenced, WriterPoisoned
 from journal.records import Entry
 from journal.store import JournalStore
 from journal.stores.writer_lock import holder_card, in_use
@@ -97,6 +97,14 @@ class MemoryStore(JournalStore):
     def settings(self) -> dict[str, str]:
         """That nothing here is durable."""
         return {"durability": "none: the journal is gone with its process"}
+
+    def check(self) -> None:
+        """Whether what is looked up by request is what stands in order."""
+        for stream in self._streams().values():
+            if list(stream.by_request.values()) != stream.entries:
+                raise CorruptionError(
+                    "the index of requests is not of the entries", position=self.location, hint="restart"
+                )
 
     def create(self, stream: str, identity: bytes) -> None:
         """Begin a stream."""

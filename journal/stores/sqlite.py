@@ -3,9 +3,9 @@
 Layout: stores/sql/*.sql, applied in order; ``PRAGMA user_version`` is the number of the last one applied, and
 ``PRAGMA application_id`` marks the file as ours.  An entry's row id is ``stream * 2**40 + command_id``.
 
-SQLite is reached through ``Connection``, so that another driver (and another disk under it) runs the same SQL.  Exactly one
-connection writes or checkpoints: releases before 3.51.3 may damage a file where two do.  Readers open ``mode=ro``, which can do
-neither.  Nothing here opens the database file itself: closing it would drop SQLite's own POSIX locks.
+SQLite is reached through ``Connection`` (sqlite_connection.py).  Exactly one connection writes or checkpoints: releases
+before 3.51.3 may damage a file where two do.  Readers open ``mode=ro``, which can do neither.  Nothing here opens the
+database file itself: closing it would drop SQLite's own POSIX locks.
 
 **Fail-stop.**  After the first I/O error nothing more is written: a second fsync may succeed although the first one lost the
 pages.  SQLite checkpoints by itself only where it may ignore such an error, so the store checkpoints, before a batch.
@@ -22,10 +22,13 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from journal import digest
 from journal.errors import (
+    ChecksumMismatch,
     CorruptionError,
+    Gap,
     NewerSchema,
     RecoveryError,
     StoreUnavailable,
@@ -36,6 +39,7 @@ from journal.errors import (
 from journal.files import LocalFiles, kill_point
 from journal.records import Entry
 from journal.store import JournalStore
+from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection
 from journal.stores.writer_lock import WriterLock
 
 APPLICATION_ID: Final = int.from_bytes(b"ERJ1", "big")
@@ -49,79 +53,12 @@ _STREAM_SHIFT: Final = 40
 _COMMAND_MASK: Final = 2**_STREAM_SHIFT - 1
 _FULL: Final = 2
 
-
-class SqliteFailure(Exception):
-    """What a driver's exception says.  ``code`` is SQLite's primary result code; the driver's exception is ``__cause__``."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code & 0xFF
-
-
-class Connection(Protocol):
-    """A connection in autocommit mode, usable from any thread, one at a time.  Every error is a SqliteFailure."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement and return all of its rows."""
-
-    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run one statement for each row of parameters."""
-
-    def close(self) -> None:
-        """Let the file go."""
-
-
-class StandardConnection:
-    """``Connection`` over the standard library's ``sqlite3``."""
-
-    def __init__(self, uri: str) -> None:
-        try:
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise _standard_failure(error) from error
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        return self._db.in_transaction
-
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement and return all of its rows."""
-        try:
-            return self._db.execute(sql, parameters).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
-            raise _standard_failure(error) from error
-
-    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run one statement for each row of parameters."""
-        try:
-            self._db.executemany(sql, rows)
-        except (sqlite3.Error, OverflowError) as error:
-            raise _standard_failure(error) from error
-
-    def close(self) -> None:
-        """Let the file go."""
-        try:
-            self._db.close()
-        except sqlite3.Error as error:
-            raise _standard_failure(error) from error
-
-
-def _standard_failure(error: Exception) -> SqliteFailure:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        # Without SQLite's code it is the module's own complaint: a value too large to bind, or a text that is not UTF-8.
-        code = sqlite3.SQLITE_TOOBIG if isinstance(error, OverflowError) else sqlite3.SQLITE_CORRUPT
-    return SqliteFailure(code, f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}")
-
-
 Connect = Callable[[str], Connection]
 
-_COLUMNS: Final = ", ".join(Entry._fields)
+# What an entry says of its place must be where it lies; else the id comes back as NULL, which is damage.
+_IS_PLACED: Final = f"stream = position >> {_STREAM_SHIFT} AND command_id = position & {_COMMAND_MASK}"
+_PLACED_ID: Final = f"CASE WHEN {_IS_PLACED} THEN command_id END"
+_COLUMNS: Final = ", ".join([_PLACED_ID, *Entry._fields[1:]])
 _PAGE: Final = f"SELECT {_COLUMNS} FROM entries WHERE position > ? AND position <= ? ORDER BY position"
 _LAST: Final = "SELECT position FROM entries WHERE position >= ? AND position <= ? ORDER BY position DESC LIMIT 1"
 _FIND: Final = "SELECT position, request_key FROM entries WHERE stream = ? AND request_key IN ({})"
@@ -209,14 +146,17 @@ class SqliteStore(JournalStore):
 
     def identity(self, stream: str) -> bytes | None:
         """The stream's identity, or None."""
-        rows = self._read("SELECT identity FROM streams WHERE name = ?", (stream,))
-        return self._blob(rows[0][0]) if rows else None
+        found = self._streams().get(stream)
+        return None if found is None else found[1]
 
     def epochs(self, stream: str) -> list[tuple[int, bytes]]:
         """All epochs by number."""
         number = self._number(stream)
         rows = self._read("SELECT number, document FROM epochs WHERE stream = ? ORDER BY number", (number,))
-        return [(epoch, self._blob(document)) for epoch, document in rows]
+        for epoch, document in rows:
+            if type(document) is not bytes:
+                raise CorruptionError("it is not the bytes that were written", position=f"epoch {epoch}", hint=_RESTORE)
+        return rows
 
     def last(self, stream: str) -> Entry | None:
         """The last entry, or None."""
@@ -248,14 +188,15 @@ class SqliteStore(JournalStore):
         for at in range(0, len(keys), FIND_MAX):
             some = keys[at : at + FIND_MAX]
             for position, key in self._read(_FIND.format(", ".join("?" * len(some))), (number, *some)):
-                command_id = position & _COMMAND_MASK
+                # A damaged index may give anything, NULL among it, for the row it points to.
+                command_id = position & _COMMAND_MASK if type(position) is int else 0
                 page = self.page(stream, command_id - 1, command_id)
                 if not page or page[0].request_key != key:
                     # An index that lies is worse than none: a command could be applied twice.
                     raise CorruptionError(
                         f"the index of requests in {self.location} does not match the entries",
                         position=command_id,
-                        hint="restore a copy",
+                        hint=_RESTORE,
                     )
                 found += page
         return found
@@ -280,12 +221,21 @@ class SqliteStore(JournalStore):
             "wal_reset_bug": wal_reset_bug(version),
         }
 
+    def check(self) -> None:
+        """SQLite's own check: pages, layout, and every entry of the index against its row."""
+        ((found,),) = self._read("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise CorruptionError(f"SQLite finds {found}", position=self.location, hint=_RESTORE)
+
     def create(self, stream: str, identity: bytes) -> None:
         """Begin a stream."""
         with self._transaction() as db:
-            if db.execute("SELECT 1 FROM streams WHERE name = ?", (stream,)):
+            numbers = self._streams()
+            if stream in numbers:
                 raise UsageError(f"{self.location} holds a stream {stream!r} already", hint="open it instead")
-            db.execute("INSERT INTO streams (name, identity) VALUES (?, ?)", (stream, identity))
+            number = len(numbers) + 1
+            checksum = _stream_checksum(number, stream, identity)
+            db.execute("INSERT INTO streams VALUES (?, ?, ?, ?)", (number, stream, identity, checksum))
         kill_point("create.after")
 
     def append_epoch(self, stream: str, number: int, document: bytes) -> None:
@@ -345,19 +295,38 @@ class SqliteStore(JournalStore):
     def _page_count(self) -> int:
         return int(self._pragma("PRAGMA page_count"))
 
-    def _blob(self, value: object) -> bytes:
-        if type(value) is not bytes:
-            raise CorruptionError(f"{self.location} holds {value!r} where bytes were written", hint="restore a copy")
-        return value
-
     def _number(self, stream: str) -> int:
         """A stream's number; 0, which no stream has, where there is none."""
         if stream not in self._numbers:
-            rows = self._read("SELECT stream FROM streams WHERE name = ?", (stream,))
-            if not rows:
+            found = self._streams().get(stream)
+            if found is None:
                 return 0
-            self._numbers[stream] = rows[0][0]
+            self._numbers[stream] = found[0]
         return self._numbers[stream]
+
+    def _streams(self) -> dict[str, tuple[int, bytes]]:
+        """Number and identity of each stream by name.
+
+        All are read and proven each time: a journal whose name is damaged must not be taken for one that never was.
+        """
+        found = {}
+        # A stream with entries has an epoch.  Asked first: another process may be creating a stream just now.
+        ((written,),) = self._read("SELECT coalesce(max(stream), 0) FROM epochs")
+        rows = self._read("SELECT stream, name, identity, checksum FROM streams ORDER BY stream")
+        if len(rows) < written:
+            raise Gap(
+                f"{self.location} holds entries of it", position=f"identity of stream number {written}", hint=_RESTORE
+            )
+        for number, (stored_as, name, identity, checksum) in enumerate(rows, 1):
+            shape = tuple(map(type, (name, identity)))
+            if stored_as != number or shape != (str, bytes) or checksum != _stream_checksum(number, name, identity):
+                raise ChecksumMismatch(
+                    f"{self.location} does not hold what was written",
+                    position=f"identity of stream number {number}",
+                    hint=_RESTORE,
+                )
+            found[name] = (number, identity)
+        return found
 
     def _last_id(self, number: int) -> int:
         base = number << _STREAM_SHIFT
@@ -504,6 +473,7 @@ class SqliteStore(JournalStore):
             kill_point("migrate.after")
 
 
+_RESTORE: Final = "restore a copy"
 _AGAIN: Final = "close this writer, and open again"
 
 _open: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
@@ -537,9 +507,15 @@ def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
     entries = []
     for row in rows:
         if tuple(map(type, row)) not in shapes:
-            raise CorruptionError("a column of the entry is of another type than was written", hint="restore a copy")
+            raise CorruptionError(
+                "the entry has a column of another type than was written, or lies in another's place", hint=_RESTORE
+            )
         entries.append(make((*row[:6], row[6] != 0, *row[7:14], row[14] != 0, *row[15:])))
     return entries
+
+
+def _stream_checksum(number: int, name: str, identity: bytes) -> bytes:
+    return digest.hash_parts(number.to_bytes(8, "big"), name.encode(), identity)
 
 
 def _size(entry: Entry) -> int:
@@ -593,7 +569,7 @@ def _unwritable(path: str, error: OSError) -> StoreUnavailable:
 
 
 def _damaged(location: str, failure: SqliteFailure) -> CorruptionError:
-    return CorruptionError(f"{location}: {failure}", hint="restore a copy")
+    return CorruptionError(str(failure), position=location, hint=_RESTORE)
 
 
 def _poisoned(location: str, failure: SqliteFailure) -> WriterPoisoned:

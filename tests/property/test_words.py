@@ -203,7 +203,7 @@ def test_commands_are_checked_and_do_not_change() -> None:
 
 
 def test_epochs_and_identities_round_trip() -> None:
-    epoch = Epoch(1, "till", 1, 1, b"schema", "rev", "3.11", "0.1.0", "host", 5, 28, 7, None)
+    epoch = Epoch(1, "till", 1, 1, b"schema", "rev", "3.11", "0.1.0", "host", 5, 28, 7, 6, None)
     assert Epoch.unpack(epoch.pack()) == epoch
     identity = JournalIdentity(Command("x", 1).request_id, "main", "till", 2**64 - 1, 0, "rows", 5, 6)
     assert JournalIdentity.unpack(identity.pack()) == identity

@@ -1,8 +1,10 @@
--- A stream is a journal's name within this file; its number is the upper part of every position.
+-- A stream is a journal's name within this file; its number, from 1, is the upper part of every position.
+-- The checksum is digest.hash_parts of the number as i64, the name and the identity.
 CREATE TABLE streams (
     stream              INTEGER PRIMARY KEY,
     name                TEXT NOT NULL UNIQUE,
-    identity            BLOB NOT NULL
+    identity            BLOB NOT NULL,
+    checksum            BLOB NOT NULL
 );
 
 CREATE TABLE epochs (
