@@ -50,9 +50,10 @@ def verify(
     """Replay the commands with ``after < id <= until`` (None: to the end) and compare each with its record.
 
     The state at ``after`` comes from the newest verified image at or before it, or at ``start``, and the recorded rows
-    after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or "redo".  Stops at the first divergence unless ``keep_going``, which goes on from
-    that command's recorded rows.  ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the
-    verdict "damaged"; what could not be opened is raised.
+    after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or
+    "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
+    ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the verdict "damaged"; what could not
+    be opened is raised.
     """
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')

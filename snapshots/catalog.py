@@ -119,7 +119,8 @@ class Catalog:
         """Put an image where it is found, durable on return, and give its name; one of that name may be there already.
 
         BrokenChain where the journal does not hold its command as the header says: an image is never ahead.
-        StoreUnavailable where its place is taken by a quarantined one, or one of another journal.  What ``chunks`` raises passes through.
+        StoreUnavailable where its place is taken by a quarantined one, or one of another journal.  What ``chunks`` raises
+        passes through.
         """
         reason = mismatch(journal, header)
         if reason is not None:
