@@ -15,11 +15,10 @@ from recovery.examples.workloads import open_workload
 from recovery.runtime import Runtime
 
 HEADER: Final = struct.Struct(">cI")
-OVERLAP: Final = 100
 
 
 def main(task: dict[str, Any], out: BinaryIO) -> None:
-    """Run the workload from where the journal ends, a little before it, so that some commands are sent twice."""
+    """Run the workload after its first ``after`` commands, whatever of the rest is recorded already."""
 
     def tell(kind: bytes, payload: bytes) -> None:
         out.write(HEADER.pack(kind, len(payload)) + payload)
@@ -36,9 +35,8 @@ def main(task: dict[str, Any], out: BinaryIO) -> None:
     ) as runtime:
         tell(b"O", json.dumps(runtime.cold_start.to_dict()).encode())
         sent: list[bytes] = []
-        first = max(0, runtime.head.command_id - OVERLAP)
         given = 0
-        for outcome in runtime.execute_many(_noted(workload.commands(first), sent)):
+        for outcome in runtime.execute_many(_noted(workload.commands(task["after"]), sent)):
             if isinstance(outcome, Exception):
                 raise outcome
             given += 1

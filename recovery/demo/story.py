@@ -19,7 +19,7 @@ from journal.records import Receipt
 from journal.urls import open_reader
 from recovery.demo.child import HEADER
 from recovery.demo.planted import EVERY, planted_spec
-from recovery.examples.workloads import Workload, open_workload
+from recovery.examples.workloads import Workload, default_workload, open_workload
 from recovery.runtime import Runtime
 from recovery.verification import verify
 
@@ -27,6 +27,7 @@ KILL_AT: Final = (0.3, 0.55, 0.8)
 IMAGES: Final = 15
 BATCHES: Final = 40
 BATCH_MAX: Final = 1000
+OVERLAP: Final = 100
 HASH_SEED: Final = "1"
 
 Say = Callable[[str], None]
@@ -56,7 +57,8 @@ class Outcome:
         """Whether all of it is as it should be."""
         found = self.divergence is not None and bool(self.divergence["fields"])
         same = self.oracle == "match" or bool(self.same_as_uninterrupted)
-        return self.lost == self.doubled == 0 and same and self.verdict == "verified" and found
+        whole = self.acknowledged == self.commands and self.lost == self.doubled == 0
+        return whole and same and self.verdict == "verified" and found
 
     @property
     def exit_code(self) -> int:
@@ -86,8 +88,8 @@ class Story:
     def __init__(
         self, workload: str | None, commands: int | None, journal: str, snapshots: str, *, say: Say, progress: Progress
     ) -> None:
-        self._workload: Workload = open_workload(workload, commands=commands)
-        self._named = self._workload.name if workload is None else workload
+        self._named = workload or default_workload()
+        self._workload: Workload = open_workload(self._named, commands=commands)
         self._asked = commands
         self._journal = journal
         self._snapshots = snapshots
@@ -184,6 +186,8 @@ class Story:
         return {
             "workload": self._named,
             "commands": self._asked,
+            # As a client would: what was not acknowledged is sent again, and a little that was, too.
+            "after": max(0, len(self._keys) - OVERLAP),
             "journal": self._journal,
             "snapshots": self._snapshots,
             "snapshot_every": max(1, count // IMAGES),

@@ -43,16 +43,20 @@ class Workload(Protocol):
         """
 
 
+def default_workload() -> str:
+    """The Bitstamp half hour where it is installed, else generated."""
+    return "generated" if bitstamp.installed() is None else "bitstamp"
+
+
 def open_workload(name: str | None = None, *, commands: int | None = None, seed: int = 1) -> Workload:
     """A workload by name: "bitstamp", "generated", or the path of an order-flow file.
 
-    None: the Bitstamp half hour where it is installed, else generated.  ``commands`` cuts it, or says how many to generate.
+    None: ``default_workload()``.  ``commands`` cuts it, or says how many to generate.
     ``seed`` is for the generated one.  UsageError where the file is missing or not what it should be.
     """
     if commands is not None and commands < 1:
         raise UsageError(f"{commands} commands are no workload; give at least 1")
-    if name is None:
-        name = "generated" if bitstamp.installed() is None else "bitstamp"
+    name = name or default_workload()
     if name == "bitstamp":
         return Bitstamp(commands=commands)
     if name == "generated":

@@ -9,6 +9,7 @@ import pytest
 
 from recovery.cli.main import run
 from recovery.demo.story import Outcome
+from recovery.examples import bitstamp
 
 
 def test_the_demo_is_right_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,10 +28,20 @@ def test_the_demo_is_right_and_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(arguments) == 2, "a second demo must not write into the first one's journal"
 
 
+def test_without_the_recorded_feed_the_workload_is_generated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bitstamp, "installed", lambda: None)
+    assert run(["demo", "--commands", "500", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["workload"], document["acknowledged"]) == ("generated 1", 500)
+
+
 def test_an_outcome_is_right_only_when_all_of_it_is() -> None:
-    right = {"oracle": "match", "verdict": "verified", "divergence": {"fields": [1]}}
+    right = {"acknowledged": 1, "oracle": "match", "verdict": "verified", "divergence": {"fields": [1]}}
     assert Outcome("w", 1, **right).exit_code == 0
     for wrong, code in [
+        ({"acknowledged": 0}, 1),
         ({"lost": 1}, 4),
         ({"doubled": 1}, 4),
         ({"oracle": "mismatch"}, 1),
