@@ -22,12 +22,14 @@ SAMPLE: Final = 200
 
 def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
     """The status of a journal and its images, read from outside; a running engine is not disturbed."""
-    identity, head = journal.identity, journal.head()
+    identity = journal.identity
     problems: list[str] = []
     newest = _newest(
         journal, catalog, lambda step: problems.append(f"image {step.command_id}: {step.reason}"), problems
     )
     image = 0 if newest is None else newest.header.command_id
+    # After the images: a running engine may have gone on, and made one, since the head was looked at.
+    head = journal.head()
     epochs = journal.epochs()
     if not journal.store.durable:
         problems.append(f"{journal.store.location} does not survive a power cut")
@@ -73,6 +75,7 @@ def runtime_status(opened: Opened, imager: Imager, *, waiting: int, failure: Rec
 def _newest(journal: Journal, catalog: Catalog, report: Callable[[Any], None], problems: list[str]) -> Candidate | None:
     identity = journal.identity
     try:
+        journal.require_end()
         candidates = catalog.newest(journal, journal_id=identity.journal_id, engine=identity.engine, report=report)
         return next(candidates, None)
     except RecoveryError as error:

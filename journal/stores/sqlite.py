@@ -222,7 +222,10 @@ class SqliteStore(JournalStore):
         }
 
     def check(self) -> None:
-        """SQLite's own check: pages, layout, and every entry of the index against its row."""
+        """SQLite's own check: pages, layout, and every entry of the index against its row.
+
+        The whole file is read in one transaction: what a writer adds meanwhile stays in the -wal until it has ended.
+        """
         ((found,),) = self._read("PRAGMA integrity_check(1)")
         if found != "ok":
             raise CorruptionError(f"SQLite finds {found}", position=self.location, hint=_RESTORE)

@@ -20,6 +20,7 @@ from journal.stores.memory import MemoryStore
 from recovery import Command, Runtime, open_journal, open_snapshots, verify
 from recovery.check import CheckReport, check
 from recovery.cli.main import run
+from recovery.status import journal_status
 from snapshots.catalog import Catalog
 from snapshots.stores.memory import MemorySnapshots
 from tests.engines import Counter, Till
@@ -210,6 +211,10 @@ def test_a_journal_shorter_than_when_it_was_last_opened_refuses_without_any_imag
     assert found.value.position == COMMANDS
     journal = Journal(MemoryStore(name))
     assert verify(world.engine, journal).verdict == "damaged"
+    (problem,) = (
+        one for one in journal_status(journal, Catalog(MemorySnapshots()))["problems"] if "lost its end" in one
+    )
+    assert f"command {COMMANDS}: " in problem
     assert check(journal, None, lambda done, everything: None).exit_code == 4
     start = Start(world, name, accept_loss=True)
     assert (start.report.head, start.state) == (entries, world.states[entries])

@@ -35,7 +35,7 @@ COMMANDS = (
 )
 LAST = len(COMMANDS)
 VICTIM = 3
-FILE_FLIPS = 500
+FILE_FLIPS = 300
 FLIPS = (0x01, 0x80, 0xFF)
 TEXTS = ("type", "entity_id")
 NUMBERS = (
