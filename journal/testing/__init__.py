@@ -1,1 +1,2 @@
-"""For who writes a store: the suite it must pass, and the reference it is held to."""
+"""For who writes a store: the suite it must pass (``contract``), the encoding it is held to (``reference``), and SQLite on a
+disk of one's own (``apsw_connection``)."""
