@@ -36,7 +36,7 @@ from journal.errors import (
     WriterFenced,
     WriterPoisoned,
 )
-from journal.files import LocalFiles, kill_point
+from journal.files import FileOps, LocalFiles, kill_point
 from journal.records import Entry
 from journal.store import JournalStore
 from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection
@@ -121,11 +121,14 @@ class SqliteStore(JournalStore):
         return store
 
     @classmethod
-    def open_for_write(cls, path: str, connect: Connect = StandardConnection) -> SqliteStore:
+    def open_for_write(
+        cls, path: str, connect: Connect = StandardConnection, *, files: FileOps | None = None
+    ) -> SqliteStore:
         """Hold a journal against every other writer; make it where it is missing, and bring its schema up to date."""
         folder = os.path.dirname(os.path.abspath(path))
+        files = files or LocalFiles()
         try:
-            LocalFiles().make_directories(folder)
+            files.make_directories(folder)
         except OSError as error:
             raise _unwritable(path, error) from error
         lock = WriterLock(path)
@@ -140,7 +143,7 @@ class SqliteStore(JournalStore):
             store._set_up()
             store._migrate(found)
             # SQLite syncs the folder when it first syncs a new -wal; the rest, the lock among it, is ours to sync.
-            LocalFiles().sync_directory(folder)
+            files.sync_directory(folder)
             store._pages = store._page_count()
         return store
 

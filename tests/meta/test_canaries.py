@@ -1,0 +1,144 @@
+"""Canaries: each leaves out one thing, and the test that guards it must then fail.  A guard that stays green guards nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from journal.errors import RecoveryError
+from journal.files import NewFile
+from journal.journal import Journal
+from journal.recorder import Recorder
+from journal.records import Entry
+from journal.stores import sqlite
+from journal.testing.power_cut import PowerCutDisk, PowerCutFile
+from journal.testing.power_cut_sqlite import Inode, SqliteDisk
+from tests.crash import test_power_cut_snapshots as on_dir
+from tests.crash import test_power_cut_sqlite as on_sqlite
+from tests.unit import test_journal
+
+# One sync left out, under dir:
+
+
+class _FileWithoutSync(PowerCutFile):
+    def sync(self) -> None:
+        """Left out."""
+
+
+class WithoutFileSync(PowerCutDisk):
+    """An image's bytes are not synced before it gets its name."""
+
+    def create(self, path: str) -> NewFile:
+        """A file that is never synced."""
+        super().create(path)
+        return _FileWithoutSync(self, self._names[path])
+
+
+class WithoutDirectorySync(PowerCutDisk):
+    """Names are not synced."""
+
+    def sync_directory(self, path: str) -> None:
+        """Left out."""
+
+
+class WithoutSyncOfDeletions(PowerCutDisk):
+    """The folder is not synced after a name was taken away."""
+
+    _deleted = False
+
+    def unlink(self, path: str) -> None:
+        """Remember that this was a deletion, not the end of a temporary."""
+        self._deleted = not path.endswith(".tmp")
+        super().unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Left out after a deletion."""
+        if not self._deleted:
+            super().sync_directory(path)
+        self._deleted = False
+
+
+@pytest.mark.parametrize("canary", [WithoutFileSync, WithoutDirectorySync, WithoutSyncOfDeletions])
+def test_a_sync_left_out_of_dir_is_found(canary: type[PowerCutDisk]) -> None:
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_dir.guard(lambda cut_at: canary(cut_at=cut_at), cuts=on_dir.CUTS)
+
+
+# One sync left out, under sqlite:
+
+
+class WithoutWalSync(SqliteDisk):
+    """A commit is not synced."""
+
+    def sync_file(self, name: str, inode: Inode) -> None:
+        """Left out for the -wal."""
+        if not name.endswith("-wal"):
+            super().sync_file(name, inode)
+
+
+class WithoutDatabaseSync(SqliteDisk):
+    """A checkpoint is not synced before the -wal begins again."""
+
+    def sync_file(self, name: str, inode: Inode) -> None:
+        """Left out for the database."""
+        if name.endswith("-wal"):
+            super().sync_file(name, inode)
+
+
+class WithoutFolderSync(SqliteDisk):
+    """The name of a new database is not synced."""
+
+    def sync_directory(self, path: str) -> None:
+        """Left out."""
+
+
+@pytest.mark.parametrize("canary", [WithoutWalSync, WithoutDatabaseSync, WithoutFolderSync])
+def test_a_sync_left_out_of_sqlite_is_found(
+    tmp_path: Path, canary: type[SqliteDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", on_sqlite.CHECKPOINT_COMMITS)
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_sqlite.guard(tmp_path, lambda folder, cut_at: canary(folder, cut_at=cut_at), seeds=range(on_sqlite.CUTS))
+
+
+# The chain check left out
+
+
+class WithoutChainCheck(Journal):
+    """A reader that believes every entry whose own checksum holds."""
+
+    def read(self, after: int = 0, until: int | None = None) -> Iterator[Entry]:
+        """All that the store gives."""
+        last = self.head().command_id if until is None else until
+        for entry in self.store.page(self.stream, after, last):
+            entry.verify()
+            yield entry
+
+
+@pytest.mark.parametrize(
+    "guard", [test_journal.guard_against_a_rewritten_entry, test_journal.guard_against_a_spliced_tail]
+)
+def test_a_chain_check_left_out_is_found(guard: Callable[[type[Journal]], None]) -> None:
+    guard(Journal)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        guard(WithoutChainCheck)
+
+
+# The lookup of request ids left out
+
+
+class WithoutLookup(Recorder):
+    """A writer that never finds what is recorded."""
+
+    def recorded(self, request_keys: object) -> dict[bytes, Entry]:
+        """Nothing."""
+        return {}
+
+
+def test_a_lookup_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    test_journal.guard_against_doing_twice()
+    monkeypatch.setattr("recovery.cold_start.Recorder", WithoutLookup)
+    with pytest.raises((AssertionError, RecoveryError)):
+        test_journal.guard_against_doing_twice()
