@@ -379,9 +379,8 @@ class Runtime:
         try:
             if self._heavy:
                 check_round_trip(stepper, self._opened.factory)
-            if recorder.identity.changes == "none":
-                step = step._replace(changes_bytes=None)
-            entry = recorder.seal(Transition._make((*asked, *step)))
+            kept = step if recorder.identity.changes == "rows" else step._replace(changes_bytes=None)
+            entry = recorder.seal(Transition._make((*asked, *kept)))
         except RecoveryError as error:
             stepper.undo_to(before)
             return error

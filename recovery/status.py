@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from journal.errors import RecoveryError
+from journal.errors import RecoveryError, StoreUnavailable
 from journal.journal import Journal
 from recovery.cold_start import Opened
 from recovery.imaging import Imager
-from snapshots.catalog import GOOD, Candidate, Catalog
+from snapshots.catalog import Candidate, Catalog
 
 SCHEMA_VERSION: Final = 1
 LOAD_BYTES_PER_SECOND: Final = 20 * 2**20
@@ -43,7 +43,7 @@ def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
         "head": {"command_id": head.command_id, "chain": head.chain.hex(), "received_at_ms": head.received_at_ms},
         "snapshot": {"command_id": image},
         "tail": head.command_id - image,
-        "estimated_recovery_seconds": round(_load_seconds(catalog, image) + _tail_seconds(journal, image), 3),
+        "estimated_recovery_seconds": round(_load_seconds(catalog, newest) + _tail_seconds(journal, image), 3),
         "journal": {
             "location": journal.store.location,
             "durable": journal.store.durable,
@@ -83,9 +83,11 @@ def _newest(journal: Journal, catalog: Catalog, report: Callable[[Any], None], p
         return None
 
 
-def _load_seconds(catalog: Catalog, command_id: int) -> float:
-    sizes = [image.bytes for image in catalog.images() if image.command_id == command_id and image.state == GOOD]
-    return max(sizes, default=0) / LOAD_BYTES_PER_SECOND
+def _load_seconds(catalog: Catalog, newest: Candidate | None) -> float:
+    try:
+        return 0.0 if newest is None else catalog.store.size(newest.name) / LOAD_BYTES_PER_SECOND
+    except StoreUnavailable:  # pruned since it was found
+        return 0.0
 
 
 def _tail_seconds(journal: Journal, image: int) -> float:
