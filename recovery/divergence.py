@@ -23,7 +23,6 @@ HIDDEN_STATE: Final = "hidden state"
 ORDER_ONLY: Final = "order only"
 RECORDER_FAULT: Final = "recorder fault"
 CHANGES_INCOMPLETE: Final = "changes incomplete"
-RESTORE_HOLE: Final = "restore hole"
 UNKNOWN: Final = "unknown"
 
 ABSENT: Final = object()
