@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from journal import digest, values
-from journal.errors import DivergenceError
+from journal.errors import DivergenceError, RecoveryError
 from recovery.stepper import CaptureStepper, Factory, Stepper, TableStepper
 from recovery.tables import Index
+
+_HINT: Final = "declare what apply depends on in a Table or Cell, or capture it"
 
 
 def check_round_trip(stepper: Stepper, factory: Factory) -> None:
     """Raise DivergenceError unless a restored copy of the engine is the same in rows, order, indexes and digest."""
-    if isinstance(stepper, TableStepper):
-        _check_tables(stepper, factory)
-    elif isinstance(stepper, CaptureStepper):
-        captured = stepper.capture_bytes()
-        fresh = factory()
-        fresh.restore(values.decode(captured))
-        _same("capture", captured, values.encode(fresh.capture()))
+    try:
+        if isinstance(stepper, TableStepper):
+            _check_tables(stepper, factory)
+        elif isinstance(stepper, CaptureStepper):
+            _check_value(stepper, factory)
+    except RecoveryError:
+        raise
+    except Exception as error:  # the engine's own restore, capture or rebuild
+        raise DivergenceError(
+            f"{stepper.name} cannot be captured and restored: {type(error).__name__}: {error}", hint=_HINT
+        ) from error
+
+
+def _check_value(stepper: CaptureStepper, factory: Factory) -> None:
+    captured = stepper.capture_bytes()
+    fresh = factory()
+    fresh.restore(values.decode(captured))
+    _same("capture", captured, values.encode(fresh.capture()))
 
 
 def _check_tables(stepper: TableStepper, factory: Factory) -> None:
@@ -42,5 +57,5 @@ def _same(what: str, live: object, restored: object) -> None:
             f"{what} is not the same after capture and restore",
             expected=repr(live)[:200],
             found=repr(restored)[:200],
-            hint="declare what apply depends on in a Table or Cell, or capture it",
+            hint=_HINT,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import decimal
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -120,6 +121,10 @@ class _Query:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+class _Snapshot(_Query):
+    """A query that makes an image, so what came before it must be durable first."""
 
 
 class Runtime:
@@ -243,73 +248,82 @@ class Runtime:
     def execute(self, command: Command) -> Receipt:
         """Run a command and wait until it is durable."""
         unit = _Single(_asked(command))
-        self._check_open()
-        self._committer.put(unit)
+        self._put(unit)
         return unit.receipt.result()
 
     def execute_many(self, commands: Iterable[Command]) -> Iterator[Receipt | Exception]:
         """Run any number of commands, grouped; one outcome for each, in order: its receipt, or the exception.
 
-        Takes up to ``2 * batch_max`` commands from the iterable ahead of the outcomes it has given.
+        Takes up to ``2 * batch_max`` commands from the iterable ahead of the outcomes it has given.  What the iterable raises,
+        and what makes the runtime accept no more, is raised after the outcomes of all that was accepted.
         """
         waiting: list[_Commands] = []
-        chunk: list[Asked | Exception] = []
-        for command in commands:
-            chunk.append(_asked_or_error(command))
-            if len(chunk) >= self._batch_max:
+        source = iter(commands)
+        stopped: Exception | None = None
+        while stopped is None:
+            chunk, stopped = _taken(source, self._batch_max)
+            if not chunk:
+                break
+            try:
                 waiting.append(self._send(chunk))
-                chunk = []
-                if len(waiting) > 1:
-                    yield from map(_receipt, waiting.pop(0).future.result())
-        if chunk:
-            waiting.append(self._send(chunk))
+            except RecoveryError as error:
+                stopped = error
+            if len(waiting) > 1:
+                yield from map(_receipt, waiting.pop(0).future.result())
         for unit in waiting:
             yield from map(_receipt, unit.future.result())
+        if stopped is not None:
+            raise stopped
 
     def _send(self, chunk: list[Asked | Exception]) -> _Commands:
         unit = _Commands(chunk)
-        self._check_open()
-        self._committer.put(unit)
+        self._put(unit)
         return unit
 
     def query(self, run: Callable[[Any], T]) -> T:
         """``run(engine)`` between commands; returns when all it saw is durable.  A write in it is a UsageError."""
-        if self._committer.on_thread:
-            raise UsageError("query was called while a command is applied; read the tables themselves there")
-        unit = _Query(run)
-        self._check_open()
-        self._committer.put(unit)
-        result: T = unit.future.result()
+        result: T = self._ask(_Query(run))
         return result
+
+    def _ask(self, unit: _Query) -> Any:
+        self._put(unit)
+        return unit.future.result()
 
     def snapshot(self) -> int:
         """Make an image of the durable state now; the command id it stands at."""
-
-        def take(engine: Any) -> int:
-            self._flush()
-            return self._imager.capture()
-
-        return self.query(take)
+        taken: int = self._ask(_Snapshot(lambda engine: self._imager.capture()))
+        return taken
 
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
         return runtime_status(self._opened, self._imager, waiting=self._committer.waiting, failure=self._failure)
 
     def close(self, *, timeout_s: float | None = None, snapshot: bool = True) -> None:
-        """Finish what was accepted, take a last image unless told not to, and let the journal go.  Twice is once."""
+        """Finish what was accepted, take a last image unless told not to, and let the journal go.  Twice is once.
+
+        UnavailableError where the queue was not worked off in time: nothing more is accepted, and it may be called again.
+        """
         if self._closed:
             return
-        if snapshot and self._failure is None and self._imager.behind(self._recorder.head):
-            try:
-                self.snapshot()
-            except RecoveryError as error:
-                # The journal holds everything; a missing image costs the next cold start time, and is said.
-                logger.warning("no last image was made: %s", error)
+        self._refuse_own_thread()
         if not self._committer.close(timeout_s):
             raise UnavailableError(f"the queue was not worked off within {timeout_s} s; the journal is still held")
         self._closed = True
-        self._imager.close()
-        self._recorder.store.close()
+        try:
+            if snapshot and self._failure is None and self._imager.behind(self._recorder.head):
+                self._last_image()
+        finally:
+            self._imager.close()
+            self._recorder.store.close()
+
+    def _last_image(self) -> None:
+        # The runtime's thread has ended with nothing left to do, so the engine is the caller's.
+        try:
+            with decimal.localcontext(pinned_decimals()):
+                self._imager.capture()
+        except RecoveryError as error:
+            # The journal holds everything; a missing image costs the next cold start time, and is said.
+            logger.warning("no last image was made: %s", error)
 
     def __enter__(self) -> Runtime:
         return self
@@ -317,9 +331,22 @@ class Runtime:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _put(self, unit: _Commands | _Query) -> None:
+        self._refuse_own_thread()
+        self._check_open()
+        self._committer.put(unit)
+
+    def _refuse_own_thread(self) -> None:
+        if self._committer.on_thread:
+            raise UsageError(
+                "called on the runtime's thread, while a command is applied or answered: it would wait for itself",
+                hint="in apply, read the tables; in a future's callback, use submit, or another thread",
+            )
+
     def _check_open(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            # One error for all who come: its traceback must not grow with each.
+            raise self._failure.with_traceback(None)
         if self._closed:
             raise UnavailableError("the runtime is closed", hint="open a new one")
 
@@ -349,6 +376,8 @@ class Runtime:
         ]
         recorded = self._recorder.recorded(keys)
         for unit in units:
+            if isinstance(unit, _Snapshot):
+                self._flush_or_undo(recorded)
             if isinstance(unit, _Query):
                 self._run_query(unit)
                 continue
@@ -374,6 +403,10 @@ class Runtime:
             step = stepper.step(asked, before + 1, stepper.logic_version)
         except DivergenceError:
             raise
+        except StopIteration as error:  # which no generator and no asyncio future can pass on
+            outcome = RuntimeError("apply raised StopIteration")
+            outcome.__cause__ = error
+            return outcome
         except Exception as error:  # what apply raises is its caller's; the step has left no trace
             return error
         try:
@@ -394,8 +427,11 @@ class Runtime:
         self._unflushed_queries.append(unit)
         unit.ran = True
         try:
-            unit.result = unit.run(self._stepper.engine)
+            with decimal.localcontext():  # what a query sets there is its own
+                unit.result = unit.run(self._stepper.engine)
         except Exception as error:  # the query's own, for its caller
+            if isinstance(unit, _Snapshot) and isinstance(error, DivergenceError):
+                raise
             unit.error = error
 
     def _flush_or_undo(self, recorded: dict[bytes, Entry]) -> None:
@@ -455,7 +491,10 @@ class Runtime:
             unit.outcomes += [failure] * (len(unit.asked) - len(unit.outcomes))
         elif not unit.ran:
             unit.error = self._failure
-        unit.deliver()
+        try:
+            unit.deliver()
+        except BaseException:  # a callback's SystemExit: its thread is ours, and everyone else's
+            logger.exception("a future's callback failed")
 
 
 def _stopped(error: BaseException) -> WriterPoisoned:
@@ -472,6 +511,17 @@ def _asked(command: Command) -> Asked:
     # A time that is not given is stamped on the runtime's thread, in the order of the journal.
     given_ms = UNSTAMPED if command.received_at_ms is None else command.received_at_ms
     return Asked(command.request_key, command.type, command.entity_id, given_ms, values.encode(command.data))
+
+
+def _taken(source: Iterator[Command], count: int) -> tuple[list[Asked | Exception], Exception | None]:
+    """The next commands, at most so many, and what taking another one raised."""
+    chunk: list[Asked | Exception] = []
+    try:
+        for command in itertools.islice(source, count):
+            chunk.append(_asked_or_error(command))
+    except Exception as error:
+        return chunk, error
+    return chunk, None
 
 
 def _asked_or_error(command: Command) -> Asked | Exception:

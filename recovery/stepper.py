@@ -12,12 +12,13 @@ import decimal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import xxhash
 
 from journal import digest, framing, values
-from journal.errors import EngineImportError, UsageError, ValueRefused
+from journal.errors import DivergenceError, EngineImportError, UsageError, ValueRefused
 from journal.framing import NO_EVENTS
 from journal.records import TEXT_BYTES_MAX, Command, Entry, Reject, stored_command
 from recovery.engine import Context, Engine
@@ -34,6 +35,15 @@ def pinned_decimals() -> decimal.Context:
     return decimal.Context(
         prec=PRECISION, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0
     )
+
+
+_PINNED: Final = pinned_decimals()
+
+
+def _applied(engine: Any, context: Context, command: Command) -> Any:
+    """What an engine answers, under a decimal context that neither the host nor the command before it has touched."""
+    with decimal.localcontext(_PINNED):
+        return engine.apply(context, command)
 
 
 class Asked(NamedTuple):
@@ -124,7 +134,7 @@ class TableStepper:
         state.begin()
         try:
             try:
-                result_bytes = values.encode(engine.apply(context, command))
+                result_bytes = values.encode(_applied(engine, context, command))
                 if context.events:
                     events_bytes = framing.pack_events(context.events)
                 finished = state.finish()
@@ -141,7 +151,13 @@ class TableStepper:
 
     def _roll_back(self) -> None:
         self.state.rollback()
-        run_rebuild(self.engine)
+        self._derive_again()
+
+    def _derive_again(self) -> None:
+        try:
+            run_rebuild(self.engine)
+        except Exception as error:
+            raise _not_undone(self.name, "rebuild() failed after rows were put back", error) from error
 
     def redo(self, entry: Entry) -> Finished:
         """Write an entry's recorded rows instead of applying its command."""
@@ -154,7 +170,7 @@ class TableStepper:
         """Put rows back, newest step first."""
         while self._undo and self._undo[-1][0] > command_id:
             self.state.undo(self._undo.pop()[1])
-        run_rebuild(self.engine)
+        self._derive_again()
 
     def settle(self, command_id: int) -> None:
         """Forget how to undo what is durable."""
@@ -205,7 +221,7 @@ class CaptureStepper:
         began_ns = time.perf_counter_ns()
         try:
             try:
-                result_bytes = values.encode(self.engine.apply(context, command))
+                result_bytes = values.encode(_applied(self.engine, context, command))
                 if context.events:
                     events_bytes = framing.pack_events(context.events)
             except Reject as reject:
@@ -251,16 +267,17 @@ class CaptureStepper:
 
     def _remake(self, command_id: int) -> None:
         at, captured = self._bases[-1]
-        self.engine = self._factory()
-        self.engine.restore(values.decode(captured))
-        for asked, past_id, logic_version in self._since:
-            if at < past_id <= command_id:
-                context = Context(past_id, asked.received_at_ms, logic_version, self.seed)
-                try:
-                    self.engine.apply(context, asked.command())
-                except Reject:
-                    continue
-        self._digest_bytes = self.digest_of(captured) if at == command_id and at else None
+        try:
+            self.engine = self._factory()
+            self.engine.restore(values.decode(captured))
+            for asked, past_id, logic_version in self._since:
+                if at < past_id <= command_id:
+                    context = Context(past_id, asked.received_at_ms, logic_version, self.seed)
+                    with suppress(Reject):
+                        _applied(self.engine, context, asked.command())
+            self._digest_bytes = self.digest_of(captured) if at == command_id and at else None
+        except Exception as error:
+            raise _not_undone(self.name, f"it could not be made again as of command {command_id}", error) from error
 
     def settle(self, command_id: int) -> None:
         """Forget captures and commands that no undo can need."""
@@ -284,6 +301,14 @@ class CaptureStepper:
         self._bases = deque([(command_id, captured)])
         self._since.clear()
         self._digest_bytes = self.digest_of(captured)
+
+
+def _not_undone(name: str, what: str, error: Exception) -> DivergenceError:
+    # Half undone is no state of any command: who drives the engine must stop.
+    return DivergenceError(
+        f"{name}: {what}: {type(error).__name__}: {error}",
+        hint="open again: the state is rebuilt from the journal; what undoing runs must not depend on what ran before",
+    )
 
 
 def rejection_bytes(reject: Reject) -> bytes:
