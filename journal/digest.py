@@ -45,8 +45,18 @@ class TableDigest(NamedTuple):
 
     def pack(self, name: str) -> bytes:
         """This table's part of a StateDigest's bytes."""
-        label = name.encode()
-        return b"%c%b%b%b" % (len(label), label, self.rows.to_bytes(8, "big"), self.hash.to_bytes(16, "big"))
+        return part_label(name) + part_figures(self.rows, self.hash)
+
+
+def part_label(name: str) -> bytes:
+    """The beginning of a table's part: its name, with the length before it."""
+    label = name.encode()
+    return bytes([len(label)]) + label
+
+
+def part_figures(rows: int, hash: int) -> bytes:
+    """The rest of a table's part."""
+    return rows.to_bytes(8, "big") + hash.to_bytes(16, "big")
 
 
 class StateDigest(NamedTuple):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from journal.errors import EngineMismatch, NothingVerified, UsageError
+from journal.errors import BrokenChain, DivergenceError, EngineMismatch, NothingVerified, UsageError
 from journal.journal import Journal
 from journal.records import JournalIdentity
 from recovery.loading import engine_factory
@@ -92,7 +92,10 @@ def _load(stepper: Stepper, reader: ImageReader) -> None:
 
 
 def capture_image(stepper: Stepper, catalog: Catalog, journal: Journal, identity: JournalIdentity) -> ImageHeader:
-    """Publish an image of a live engine, which stands at the journal's head.  Every row is read and hashed anew."""
+    """Publish an image of a live engine, which stands at the journal's head.
+
+    Every row is read and hashed anew; DivergenceError where they are not the recorded state.
+    """
     head = journal.head()
     if head.command_id == 0:
         raise NothingVerified("there is nothing to take an image of: the journal is empty")
@@ -117,7 +120,16 @@ def capture_image(stepper: Stepper, catalog: Catalog, journal: Journal, identity
         chunks = write_image(header, stepper.state.rows())
     else:
         chunks = write_value_image(header, captured)
-    catalog.publish(journal, header, chunks)
+    try:
+        catalog.publish(journal, header, chunks)
+    except BrokenChain as error:
+        raise DivergenceError(
+            f"the state of {identity.engine} is not the recorded one, so no image was made of it: {error.message}",
+            position=head.command_id,
+            expected=error.expected,
+            found=error.found,
+            hint="a running engine is to be opened again; then run: recovery replay",
+        ) from error
     return header
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any, Final, NamedTuple
 
-from journal.errors import RecoveryError
+from journal.errors import DivergenceError, RecoveryError
 from journal.journal import Journal
 from journal.records import Head, JournalIdentity
 from recovery.images import capture_image
@@ -73,7 +73,7 @@ class Imager:
         return head.command_id > self._newest
 
     def tick(self, head: Head) -> None:
-        """Have an image made if one is due and none is being made."""
+        """Have an image made if one is due and none is being made.  DivergenceError: the engine is in no recorded state."""
         now = Moment(head.command_id, time.monotonic())
         if not is_due(self._schedule, last=self._last, now=now) or self.busy:
             return
@@ -108,6 +108,8 @@ class Imager:
         try:
             self.capture()
             self.last_error = ""
+        except DivergenceError:
+            raise
         except RecoveryError as error:
             # The journal holds everything: without an image the next cold start only takes longer.
             self._failed(error)

@@ -85,6 +85,10 @@ class _Commands:
     def size(self) -> int:
         return len(self.asked)
 
+    def refuse(self, error: Exception) -> None:
+        """Let this be the outcome of every command not refused before."""
+        self.asked = [asked if isinstance(asked, Exception) else error for asked in self.asked]
+
     def deliver(self) -> None:
         self.future.set_result(self.outcomes)
 
@@ -374,7 +378,14 @@ class Runtime:
             for asked in unit.asked
             if isinstance(asked, Asked)
         ]
-        recorded = self._recorder.recorded(keys)
+        try:
+            recorded = self._recorder.recorded(keys)
+        except StoreUnavailable as error:
+            # Nothing was applied, and the store goes on.
+            recorded = {}
+            for unit in units:
+                if isinstance(unit, _Commands):
+                    unit.refuse(error)
         for unit in units:
             if isinstance(unit, _Snapshot):
                 self._flush_or_undo(recorded)
@@ -382,9 +393,11 @@ class Runtime:
                 self._run_query(unit)
                 continue
             for asked in unit.asked:
-                outcome = asked if isinstance(asked, Exception) else self._apply(asked, recorded)
-                if isinstance(outcome, _Recorded):
-                    self._unflushed.append((unit, len(unit.outcomes)))
+                if isinstance(asked, Exception):
+                    unit.outcomes.append(asked)
+                    continue
+                outcome = self._apply(asked, recorded)
+                self._unflushed.append((unit, len(unit.outcomes)))
                 unit.outcomes.append(outcome)
                 if self._recorder.sealed >= self._batch_max or self._unflushed_bytes >= BATCH_BYTES_MAX:
                     self._flush_or_undo(recorded)
@@ -442,9 +455,12 @@ class Runtime:
             self._stepper.undo_to(self._recorder.head.command_id)
             for unit, at in self._unflushed:
                 outcome = unit.outcomes[at]
-                if isinstance(outcome, _Recorded) and outcome.entry.command_id > self._recorder.head.command_id:
+                if isinstance(outcome, _Recorded):
+                    if outcome.entry.command_id <= self._recorder.head.command_id:
+                        continue
                     recorded.pop(outcome.entry.request_key, None)
-                    unit.outcomes[at] = error
+                # An exception too was raised in a state that is taken back.
+                unit.outcomes[at] = error
             for query in self._unflushed_queries:
                 query.error = error
             self._recorder.abandon()

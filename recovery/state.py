@@ -109,7 +109,7 @@ class State:
 
     def _repack(self, table: Table[Any, Any]) -> None:
         rows = len(table._rows)
-        self._parts[table._name] = digest.TableDigest(rows, table._sum).pack(table._name) if rows else b""
+        self._parts[table._name] = table._digest_label + digest.part_figures(rows, table._sum) if rows else b""
 
     # Restore, redo, capture
 
@@ -169,7 +169,7 @@ class State:
 
 
 def _by_name(table: Table[Any, Any]) -> bytes:
-    return table._name.encode()
+    return table._name_bytes
 
 
 def _put_back(table: Table[Any, Any], touched: Mapping[Any, Any]) -> None:
@@ -183,7 +183,9 @@ def _put_back(table: Table[Any, Any], touched: Mapping[Any, Any]) -> None:
 def _account(table: Table[Any, Any], parts: list[bytes]) -> int | None:
     """Append a table's change frames to ``parts`` (journal/framing.py); the change of its sum, or None where nothing changed."""
     touched, rows, seed = table._touched, table._rows, table._seed
-    name = table._name.encode()
+    name = table._name_bytes
+    name_size = len(name)
+    pack = CHANGE.pack
     delta = 0
     before = len(parts)
     for key in touched if len(touched) == 1 else sorted(touched):
@@ -193,18 +195,18 @@ def _account(table: Table[Any, Any], parts: list[bytes]) -> int | None:
         key_bytes = values.encode_bare(key)
         if new is ABSENT:
             old_hash = _row_hash(key_bytes + encode_row(old), seed)
-            parts += (CHANGE.pack(HAD_ROW, len(name), len(key_bytes), 0), old_hash.to_bytes(16, "big"), name, key_bytes)
+            parts += (pack(HAD_ROW, name_size, len(key_bytes), 0), old_hash.to_bytes(16, "big"), name, key_bytes)
             delta -= old_hash
             continue
         row_bytes = encode_row(new)
         if old is ABSENT:
-            parts += (CHANGE.pack(HAS_ROW, len(name), len(key_bytes), len(row_bytes)), name, key_bytes, row_bytes)
+            parts += (pack(HAS_ROW, name_size, len(key_bytes), len(row_bytes)), name, key_bytes, row_bytes)
         else:
             old_bytes = encode_row(old)
             if old_bytes == row_bytes:
                 continue
             old_hash = _row_hash(key_bytes + old_bytes, seed)
-            frame = CHANGE.pack(HAD_ROW | HAS_ROW, len(name), len(key_bytes), len(row_bytes))
+            frame = pack(HAD_ROW | HAS_ROW, name_size, len(key_bytes), len(row_bytes))
             parts += (frame, old_hash.to_bytes(16, "big"), name, key_bytes, row_bytes)
             delta -= old_hash
         delta += _row_hash(key_bytes + row_bytes, seed)

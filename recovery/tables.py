@@ -58,6 +58,8 @@ class Table(MutableMapping[K, R]):
         self._row_type = _row_class(row_type)
         self._key_class, self._key_items = _key_shape(key_type)
         self._name = ""
+        self._name_bytes = b""
+        self._digest_label = b""
         self._seed = 0
         self._gate = Gate()
         self._rows: dict[K, R] = {}
@@ -74,6 +76,9 @@ class Table(MutableMapping[K, R]):
         """A table of this declaration, for one engine."""
         table = type(self)(self._key_type, self._row_type)
         table._name = self._name
+        # Needed for every changed row, or every changed table of every command.
+        table._name_bytes = self._name.encode()
+        table._digest_label = digest.part_label(self._name)
         table._seed = digest.table_seed(self._name)
         table._gate = gate
         return table
