@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -36,6 +38,7 @@ class StandardConnection:
     """``Connection`` over the standard library's ``sqlite3``."""
 
     def __init__(self, uri: str) -> None:
+        self._pid = os.getpid()
         try:
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -66,6 +69,12 @@ class StandardConnection:
             self._db.close()
         except sqlite3.Error as error:
             raise _standard_failure(error) from error
+
+    def __del__(self) -> None:
+        """Who only reads may leave closing to the collector.  A forked child must not close its parent's connection."""
+        if hasattr(self, "_db") and os.getpid() == self._pid:
+            with suppress(sqlite3.Error):
+                self._db.close()
 
 
 def _standard_failure(error: Exception) -> SqliteFailure:

@@ -123,9 +123,12 @@ def test_an_event_loop_that_dies_takes_nothing_with_it(gate: Runtime, place: str
 
 def test_an_interrupted_caller_leaves_the_engine_at_work(tmp_path: Path) -> None:
     code = f"""
-import _thread, threading, time
+import _thread, signal, threading, time
 from recovery import Command, Runtime
 from tests.unit.test_runtime_hosts import Gate
+
+# A shell that starts the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def interrupt():
     Gate.started.wait({TIMEOUT_S})
@@ -157,8 +160,10 @@ with Runtime.open(Gate, journal="sqlite:j.db", snapshots="dir:s") as gate:
 
 def test_ctrl_c_on_the_command_line_is_130_and_loses_nothing(tmp_path: Path) -> None:
     arguments = ["run", "--engine", "tests.engines:Till", "--journal", "sqlite:j.db", "--snapshots", "dir:s"]
+    # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from recovery.cli.main import main; main()"
     child = subprocess.Popen(
-        [sys.executable, "-m", "recovery.cli.main", *arguments],
+        [sys.executable, "-c", code, *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
