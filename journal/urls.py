@@ -66,6 +66,15 @@ def journal_schema_sql(url: str) -> str:
     return schema_sql()
 
 
+def driver_notes() -> dict[str, str]:
+    """What to know of the database drivers of this machine, by name; whether or not there is a journal yet."""
+    import sqlite3
+
+    from journal.stores.sqlite import wal_reset_bug
+
+    return {"sqlite": sqlite3.sqlite_version, "wal_reset_bug": wal_reset_bug(sqlite3.sqlite_version)}
+
+
 def redacted(url: str) -> str:
     """The URL without a password, for every message and output."""
     # Up to the *last* @: a password may hold one, unescaped.

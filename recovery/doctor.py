@@ -5,19 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sqlite3
 import sys
 from typing import Any, Final
 
 from journal.errors import RecoveryError
-from journal.urls import open_reader, redacted
+from journal.urls import driver_notes, open_reader, redacted
 from recovery.settings import DEFAULTS, VARIABLES, Settings, configured
 from recovery.shadowing import shadowed
 from recovery.version import VERSION
 
 LIBRARIES: Final = ("click", "msgpack", "msgspec", "psycopg", "sortedcontainers", "xxhash", "zstandard")
-FIXED_SQLITE: Final = (3, 51, 3)
-BACKPORTED: Final = ((3, 44, 6), (3, 50, 7))
 
 
 def doctor(found: Settings) -> dict[str, Any]:
@@ -30,8 +27,7 @@ def doctor(found: Settings) -> dict[str, Any]:
         "platform": platform.platform(),
         "hash_seed": os.environ.get("PYTHONHASHSEED", "random"),
         "libraries": {name: _version(name) for name in LIBRARIES},
-        "sqlite": sqlite3.sqlite_version,
-        "sqlite_note": _sqlite_note(sqlite3.sqlite_version_info),
+        "drivers": driver_notes(),
         "settings": _sources(found),
     }
     try:
@@ -50,13 +46,6 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _sqlite_note(version: tuple[int, ...]) -> str:
-    fixed = version >= FIXED_SQLITE or any(version[:2] == back[:2] and version >= back for back in BACKPORTED)
-    if fixed:
-        return "has the fix of the WAL-reset bug"
-    return "has the WAL-reset bug: safe with this project's single writer; let no other program write or checkpoint the file"
 
 
 def _sources(found: Settings) -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ import xxhash
 
 from journal.errors import UsageError
 from journal.framing import Event
-from journal.records import TEXT_BYTES_MAX, Command, Reject
+from journal.records import Command, Reject, check_text
 
 __all__ = ["Command", "Context", "Engine", "Event", "Reject", "command"]
 
@@ -66,10 +66,11 @@ class Context:
     def emit(self, type: str, data: Any, *, key: str | None = None, sequence: int | None = None) -> None:
         """Say that something happened.  ``data`` is a plain value; ``key`` and ``sequence`` are for who consumes it."""
         # What is wrong with the event is the engine author's to hear here, with the line that emitted it.
-        if type.__class__ is not str or not type or len(type) > TEXT_BYTES_MAX or "\0" in type:
-            raise UsageError(f"an event's type is text of 1 to {TEXT_BYTES_MAX} bytes without NUL, not {type!r}")
-        if key is not None and (key.__class__ is not str or len(key) > TEXT_BYTES_MAX or "\0" in key):
-            raise UsageError(f"an event's key is text of at most {TEXT_BYTES_MAX} bytes without NUL, not {key!r}")
+        check_text(type, "an event's type")
+        if not type:
+            raise UsageError("an event's type is empty")
+        if key is not None:
+            check_text(key, "an event's key")
         if sequence is not None and (sequence.__class__ is not int or not -(2**63) <= sequence < 2**63):
             raise UsageError(f"an event's sequence is an int of 64 bits, not {sequence!r}")
         self.events.append(Event(type, data, key, sequence))

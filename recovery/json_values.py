@@ -59,6 +59,9 @@ def from_json(value: Any) -> Any:
 
 
 def _untag(tag: str, content: Any) -> Any:
+    wanted = list if tag in ("$tuple", "$dict") else str
+    if not isinstance(content, wanted):
+        raise UsageError(f"{tag} holds {content!r}, not a {wanted.__name__}")
     try:
         match tag:
             case "$int":
@@ -70,7 +73,7 @@ def _untag(tag: str, content: Any) -> Any:
             case "$bytes":
                 return base64.b64decode(content, validate=True)
             case "$datetime":
-                return datetime.fromisoformat(content).astimezone(UTC)
+                return _utc(content)
             case "$tuple":
                 return tuple(from_json(item) for item in content)
             case "$dict":
@@ -78,6 +81,14 @@ def _untag(tag: str, content: Any) -> Any:
     except (ValueError, TypeError, ArithmeticError) as error:
         raise UsageError(f"{tag} holds {content!r}, which is none: {error}") from error
     raise UsageError(f"{tag} is no known tag")
+
+
+def _utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        # Whose clock is meant depends on the machine it is read on.
+        raise ValueError("it names no time zone; end it with Z or +00:00")
+    return moment.astimezone(UTC)
 
 
 def parse_key(text: str) -> Any:

@@ -10,7 +10,7 @@ from journal.journal import Journal
 
 def command_at(journal: Journal, text: str) -> int:
     """The command id of digits, or of the last command received at or before an ISO 8601 time (UTC where it names no zone)."""
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

@@ -48,7 +48,7 @@ def command(
     as_json, quiet = rest.pop("as_json"), rest.pop("quiet")
     found = take(rest)
     engine = require_engine(found)
-    if start is not None and start != "genesis" and not start.isdigit():
+    if start is not None and start != "genesis" and not start.isdecimal():
         raise UsageError(f"--from {start!r} is neither genesis nor a command id")
     with open_journal(found.journal, stream=found.stream) as journal:
         first, last = command_at(journal, after), until_at(journal, until)

@@ -159,6 +159,21 @@ def test_how_often_a_digest_is_taken_is_fixed_when_the_journal_is_made(where: di
     assert digested == [3, 6, 9, 12]
 
 
+def test_commands_under_older_rules_cannot_be_redone_without_rows(where: dict[str, Any]) -> None:
+    class Later(Counter):
+        logic_version = 2
+
+    with Runtime.open(Counter, **where) as counter:
+        counter.execute(Command("count", {"name": "a"}))
+        counter.close(snapshot=False)
+    with pytest.raises(UsageError, match="command 1 has no recorded rows, so it can only be executed") as refused:
+        Runtime.open(Later, **where)
+    assert "code that still has those rules" in refused.value.hint
+    Runtime.open(Counter, **where).close()  # takes an image, behind which nothing is left to be replayed
+    with Runtime.open(Later, **where) as later:
+        assert later.execute(Command("count", {"name": "a"})).response == 2
+
+
 def test_hidden_state_that_shows_only_in_a_response_is_reported_as_that(where: dict[str, Any]) -> None:
     class Sometimes(Counter):
         """A cache outside the state that turns an answer, once it is warm, for good."""

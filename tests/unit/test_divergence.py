@@ -210,6 +210,21 @@ def test_the_same_revision_that_does_something_else_each_time_is_not_determinist
     assert (found.command_id, found.cause) == (1, "not deterministic")
 
 
+def test_what_cannot_be_told_is_called_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same revision, the same each time it is run, and yet not what is recorded: a setting, perhaps."""
+    monkeypatch.setenv("RECOVERY_REVISION", "abc")
+    name = new_place()
+    setting = [1]
+    engine = bent(lambda till, context, _: till.deposits.__setattr__("value", setting[0]))
+    with Runtime.open(engine, journal=f"memory:{name}", snapshots="memory:") as till:
+        till.execute(Command("deposit", {"number": "ada", "cents": 1}))
+    setting[0] = 2
+    found = only(replay(engine, name))
+    assert (found.cause, str(found.fields[0])) == ("unknown", "/deposits: recorded 1, replayed 2")
+    monkeypatch.setenv("RECOVERY_REVISION", "def")
+    assert only(replay(engine, name)).cause == "logic changed"
+
+
 SET_ORDER = """
 from recovery import Cell, Command, Context, TableEngine
 

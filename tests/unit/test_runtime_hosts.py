@@ -256,6 +256,26 @@ def test_time_is_stamped_and_never_goes_back(place: str) -> None:
     assert rest == [future_ms] * 4
 
 
+def test_a_clock_that_is_put_back_does_not_take_time_back(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_ms = [1_700_000_000_000]
+    monkeypatch.setattr("journal.recorder.time.time_ns", lambda: clock_ms[0] * 1_000_000)
+    for at_ms in (0, 5, -3_600_000):
+        clock_ms[0] += at_ms
+        with Runtime.open(Till, journal=place, snapshots="memory:") as till:
+            till.execute(deposit(1))
+            till.execute(deposit(1))
+    begin = 1_700_000_000_000
+    assert [entry.received_at_ms - begin for entry in open_journal(place).read()] == [0, 0, 5, 5, 5, 5]
+
+
+def test_as_far_ahead_as_allowed_and_one_more(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("journal.recorder.time.time_ns", lambda: 1_700_000_000_000 * 1_000_000)
+    with Runtime.open(Till, journal=place, snapshots="memory:", clock_skew_max_ms=250) as till:
+        with pytest.raises(ClockAhead):
+            till.execute(deposit(1, 1_700_000_000_251))
+        assert till.execute(deposit(1, 1_700_000_000_250)).command_id == 1
+
+
 def test_a_time_too_far_ahead_is_refused_before_apply(till: Runtime) -> None:
     with pytest.raises(ClockAhead) as ahead:
         till.execute(deposit(1, time.time_ns() // 1_000_000 + 10_000))

@@ -35,7 +35,6 @@ class Echo(TableEngine):
 
     name = "echo"
     kept = Table(str, str)
-    held: Any = None
 
     def apply(self, context: Context, command: Command) -> Any:
         if command.type == "meddle":
@@ -46,6 +45,11 @@ class Echo(TableEngine):
             started, go_on = GATES[command.data]
             started.set()
             assert go_on.wait(30)
+        if command.type == "keep":
+            # Answers with, and tells of, an object of its own that every later command changes.
+            LIVE.append(command.data)
+            context.emit("Kept", LIVE)
+            return LIVE
         if command.type == "answer":
             return ANSWERS[command.data]()
         if command.type == "event":
@@ -58,6 +62,7 @@ class Echo(TableEngine):
         return None
 
 
+LIVE: list[int] = []
 GATES: dict[str, tuple[threading.Event, threading.Event]] = {}
 ANSWERS: dict[str, Any] = {
     "a set": lambda: {1},
@@ -112,6 +117,13 @@ def test_caller_and_engine_each_have_a_copy_of_their_own(echo: Runtime) -> None:
     assert again.response == again.events[0].data == {"list": ["caller", "engine"]}
 
 
+def test_what_an_engine_does_to_its_answer_later_changes_no_record(echo: Runtime) -> None:
+    LIVE.clear()
+    for outcome in echo.execute_many([Command("keep", n, request_id=f"keep {n}") for n in (1, 2, 3)]):
+        assert outcome.response == outcome.events[0].data == list(range(1, outcome.command_id + 1))  # type: ignore[union-attr]
+    assert echo.execute(Command("keep", 1, request_id="keep 1")).response == [1]
+
+
 def test_a_duplicate_gets_the_first_receipt_in_flight_and_later(echo: Runtime) -> None:
     started, go_on = GATES["flight"] = (threading.Event(), threading.Event())
     first = echo.submit(Command("gate", "flight"))
@@ -148,6 +160,15 @@ def test_the_same_request_id_with_something_else_is_a_conflict(till: Runtime, ot
     assert till.head.command_id == 1
     with pytest.raises(RequestConflict):
         till.submit(deposit("ada", 7, "r")).result()
+
+
+def test_a_conflict_is_one_after_a_restart_too(place: str) -> None:
+    with Runtime.open(Till, journal=place, snapshots="memory:") as till:
+        till.execute(deposit("ada", 5, "r"))
+    with Runtime.open(Till, journal=place, snapshots="memory:") as till:
+        with pytest.raises(RequestConflict, match="other data"):
+            till.execute(deposit("ada", 6, "r"))
+        assert till.engine.accounts["ada"].cents == 5
 
 
 def test_conflicts_within_one_batch(till: Runtime) -> None:
