@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -59,28 +60,15 @@ def from_json(value: Any) -> Any:
 
 
 def _untag(tag: str, content: Any) -> Any:
-    wanted = list if tag in ("$tuple", "$dict") else str
+    if tag not in _TAGS:
+        raise UsageError(f"{tag} is no known tag")
+    wanted, read = _TAGS[tag]
     if not isinstance(content, wanted):
         raise UsageError(f"{tag} holds {content!r}, not a {wanted.__name__}")
     try:
-        match tag:
-            case "$int":
-                return int(content)
-            case "$decimal":
-                return Decimal(content)
-            case "$uuid":
-                return UUID(content)
-            case "$bytes":
-                return base64.b64decode(content, validate=True)
-            case "$datetime":
-                return _utc(content)
-            case "$tuple":
-                return tuple(from_json(item) for item in content)
-            case "$dict":
-                return {from_json(key): from_json(item) for key, item in content}
+        return read(content)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise UsageError(f"{tag} holds {content!r}, which is none: {error}") from error
-    raise UsageError(f"{tag} is no known tag")
 
 
 def _utc(text: str) -> datetime:
@@ -89,6 +77,17 @@ def _utc(text: str) -> datetime:
         # Whose clock is meant depends on the machine it is read on.
         raise ValueError("it names no time zone; end it with Z or +00:00")
     return moment.astimezone(UTC)
+
+
+_TAGS: Final[dict[str, tuple[type, Callable[[Any], Any]]]] = {
+    "$int": (str, int),
+    "$decimal": (str, Decimal),
+    "$uuid": (str, UUID),
+    "$bytes": (str, lambda content: base64.b64decode(content, validate=True)),
+    "$datetime": (str, _utc),
+    "$tuple": (list, lambda content: tuple(from_json(item) for item in content)),
+    "$dict": (list, lambda content: {from_json(key): from_json(item) for key, item in content}),
+}
 
 
 def parse_key(text: str) -> Any:
