@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recovery.cli.options import json_option, range_options, shared, take
-from recovery.cli.output import cut
+from recovery.cli.output import cut, error_document, show_error
+
+if TYPE_CHECKING:
+    from journal.framing import Change
+    from journal.records import Entry
 
 
 @click.command("log", short_help="What was recorded; who changed a row.")
@@ -52,27 +57,46 @@ def command(
         else:
             one = journal.get(_request(request_id))
             entries = iter([] if one is None else [one])
-        written = 0
-        if as_json:
-            click.echo('{"schema_version": 1, "entries": [', nl=False)
-        for entry in entries:
-            if entity is not None and entry.entity_id != entity:
-                continue
-            changes = [c for c in entry.changes or () if c.table == table and wanted in (None, c.key_bytes)]
-            if table is not None and not changes:
-                continue
-            if as_json:
-                click.echo((", " if written else "") + json.dumps(_document(entry), ensure_ascii=False), nl=False)
-            else:
-                click.echo(_line(entry))
-                for change in changes:
-                    click.echo(
-                        f"    {change.table} {cut(change.key)} {'deleted' if change.deleted else cut(change.row)}"
-                    )
-            written += 1
-        if as_json:
-            click.echo("]}")
+        chosen = _chosen(entries, entity, table, wanted)
+        return _show_json(chosen) if as_json else _show(chosen)
+
+
+def _chosen(
+    entries: Iterable[Entry], entity: str | None, table: str | None, key_bytes: bytes | None
+) -> Iterator[tuple[Entry, list[Change]]]:
+    """The entries asked for, each with its changes of the table and row asked for."""
+    for entry in entries:
+        if entity is not None and entry.entity_id != entity:
+            continue
+        changes = [c for c in entry.changes or () if c.table == table and key_bytes in (None, c.key_bytes)]
+        if table is None or changes:
+            yield entry, changes
+
+
+def _show(chosen: Iterable[tuple[Entry, list[Change]]]) -> int:
+    for entry, changes in chosen:
+        click.echo(_line(entry))
+        for change in changes:
+            click.echo(f"    {change.table} {cut(change.key)} {'deleted' if change.deleted else cut(change.row)}")
     return 0
+
+
+def _show_json(chosen: Iterable[tuple[Entry, list[Change]]]) -> int:
+    """One document, written as it is read: a long history does not fit in memory."""
+    from journal.errors import RecoveryError
+
+    click.echo('{"schema_version": 1, "entries": [', nl=False)
+    separator, end, code = "", "]}", 0
+    try:
+        for entry, _ in chosen:
+            click.echo(separator + json.dumps(_document(entry), ensure_ascii=False), nl=False)
+            separator = ", "
+    except RecoveryError as error:
+        # What is damaged comes after what is not, and the document still is one.
+        end, code = f'], "error": {json.dumps(error_document(error))}}}', error.exit_code
+        show_error(error, as_json=False)
+    click.echo(end)
+    return code
 
 
 def _request(text: str) -> Any:
@@ -84,7 +108,7 @@ def _request(text: str) -> Any:
         return text
 
 
-def _document(entry: Any) -> dict[str, Any]:
+def _document(entry: Entry) -> dict[str, Any]:
     from recovery.divergence import events_plain
     from recovery.json_values import to_json
 
@@ -118,10 +142,11 @@ def _document(entry: Any) -> dict[str, Any]:
     return document
 
 
-def _line(entry: Any) -> str:
+def _line(entry: Entry) -> str:
     from datetime import UTC, datetime
 
     moment = datetime.fromtimestamp(entry.received_at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    outcome = f"rejected {entry.rejection.code}" if entry.rejected else cut(entry.response)
+    rejection = entry.rejection
+    outcome = cut(entry.response) if rejection is None else f"rejected {rejection.code}"
     events = f" [{', '.join(event.type for event in entry.events)}]" if entry.events else ""
     return f"{entry.command_id} {moment.replace('+00:00', 'Z')} {entry.type} {cut(entry.data)} -> {outcome}{events}"

@@ -24,10 +24,15 @@ def show_json(document: dict[str, Any]) -> None:
 def show_error(error: RecoveryError, *, as_json: bool) -> None:
     """One line for the error and one for the way on, on stderr; with ``--json`` a document on stdout too."""
     if as_json:
-        show_json({"error": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}})
+        show_json({"error": error_document(error)})
     click.secho(f"recovery: error: {error}", fg="red", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
+
+
+def error_document(error: RecoveryError) -> dict[str, str]:
+    """An error as JSON."""
+    return {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
 
 
 def say(line: str, *, quiet: bool = False) -> None:

@@ -216,6 +216,9 @@ def test_damage_is_named_with_the_last_good_command(till: Shell) -> None:
     assert document["last_good"] == 2
     assert "command 3" in document["damage"][0]
     assert till.json("replay", code=4)["verdict"] == "damaged"
+    log = till.json("log", code=4)
+    assert [entry["command_id"] for entry in log["entries"]] == [1, 2]
+    assert "command 3" in log["error"]["message"]
 
 
 def test_an_empty_journal_verifies_nothing(shell: Shell) -> None:
