@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import decimal
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from journal import values
 from journal.committer import Committer
 from journal.errors import (
     DivergenceError,
@@ -38,6 +36,18 @@ from recovery.settings import settings
 from recovery.spot_check import SpotCheck
 from recovery.status import runtime_status
 from recovery.stepper import Asked, TableStepper, pinned_decimals
+from recovery.submissions import (
+    UNSTAMPED,
+    Commands,
+    Outcome,
+    Query,
+    Recorded,
+    Single,
+    Snapshot,
+    encoded,
+    receipt_of,
+    taken,
+)
 from snapshots.store import SnapshotStore
 
 T = TypeVar("T")
@@ -47,88 +57,8 @@ BATCH_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 16 * 2**20
 DEDUP_WINDOW_S: Final = 86_400
 SPOT_CHECK_ROWS: Final = 2
-UNSTAMPED: Final = -1
 
 logger = logging.getLogger("recovery")
-
-
-class _Future(concurrent.futures.Future[T]):
-    """A future that cannot be cancelled: what was accepted will be recorded, whoever still listens."""
-
-    def cancel(self) -> bool:
-        """Refuse, always."""
-        return False
-
-
-class _Recorded:
-    """The outcome of a command that is, or is about to be, in the journal."""
-
-    __slots__ = ("duplicate", "entry")
-
-    def __init__(self, entry: Entry, duplicate: bool) -> None:
-        self.entry = entry
-        self.duplicate = duplicate
-
-
-_Outcome = _Recorded | Exception
-
-
-class _Commands:
-    """Commands submitted together, and what became of each."""
-
-    def __init__(self, asked: list[Asked | Exception]) -> None:
-        self.asked = asked
-        self.outcomes: list[_Outcome] = []
-        self.future: _Future[list[_Outcome]] = _Future()
-
-    @property
-    def size(self) -> int:
-        return len(self.asked)
-
-    def refuse(self, error: Exception) -> None:
-        """Let this be the outcome of every command not refused before."""
-        self.asked = [asked if isinstance(asked, Exception) else error for asked in self.asked]
-
-    def deliver(self) -> None:
-        self.future.set_result(self.outcomes)
-
-
-class _Single(_Commands):
-    """One command, whose future gives its receipt."""
-
-    def __init__(self, asked: Asked) -> None:
-        super().__init__([asked])
-        self.receipt: _Future[Receipt] = _Future()
-
-    def deliver(self) -> None:
-        outcome = _receipt(self.outcomes[0])
-        if isinstance(outcome, Exception):
-            self.receipt.set_exception(outcome)
-        else:
-            self.receipt.set_result(outcome)
-
-
-class _Query:
-    """A function to be run between commands."""
-
-    size = 0
-
-    def __init__(self, run: Callable[[Any], Any]) -> None:
-        self.run = run
-        self.future: _Future[Any] = _Future()
-        self.ran = False
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def deliver(self) -> None:
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
-
-class _Snapshot(_Query):
-    """A query that makes an image, so what came before it must be durable first."""
 
 
 class Runtime:
@@ -146,11 +76,11 @@ class Runtime:
         self._heavy = heavy
         self._failure: RecoveryError | None = None
         self._closed = False
-        self._unflushed: list[tuple[_Commands, int]] = []
+        self._unflushed: list[tuple[Commands, int]] = []
         self._unflushed_bytes = 0
-        self._unflushed_queries: list[_Query] = []
+        self._unflushed_queries: list[Query] = []
         self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
-        self._committer: Committer[_Commands | _Query] = Committer(
+        self._committer: Committer[Commands | Query] = Committer(
             self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
         )
         self._committer.start()
@@ -244,14 +174,14 @@ class Runtime:
 
         The future raises what ``apply`` raised, or RecoveryError; it cannot be cancelled.
         """
-        unit = _Single(_asked(command))
+        unit = Single(encoded(command))
         self._check_open()
         self._committer.submit(unit)
         return unit.receipt
 
     def execute(self, command: Command) -> Receipt:
         """Run a command and wait until it is durable."""
-        unit = _Single(_asked(command))
+        unit = Single(encoded(command))
         self._put(unit)
         return unit.receipt.result()
 
@@ -261,11 +191,11 @@ class Runtime:
         Takes up to ``2 * batch_max`` commands from the iterable ahead of the outcomes it has given.  What the iterable raises,
         and what makes the runtime accept no more, is raised after the outcomes of all that was accepted.
         """
-        waiting: list[_Commands] = []
+        waiting: list[Commands] = []
         source = iter(commands)
         stopped: Exception | None = None
         while stopped is None:
-            chunk, stopped = _taken(source, self._batch_max)
+            chunk, stopped = taken(source, self._batch_max)
             if not chunk:
                 break
             try:
@@ -273,30 +203,30 @@ class Runtime:
             except RecoveryError as error:
                 stopped = error
             if len(waiting) > 1:
-                yield from map(_receipt, waiting.pop(0).future.result())
+                yield from map(receipt_of, waiting.pop(0).future.result())
         for unit in waiting:
-            yield from map(_receipt, unit.future.result())
+            yield from map(receipt_of, unit.future.result())
         if stopped is not None:
             raise stopped
 
-    def _send(self, chunk: list[Asked | Exception]) -> _Commands:
-        unit = _Commands(chunk)
+    def _send(self, chunk: list[Asked | Exception]) -> Commands:
+        unit = Commands(chunk)
         self._put(unit)
         return unit
 
     def query(self, run: Callable[[Any], T]) -> T:
         """``run(engine)`` between commands; returns when all it saw is durable.  A write in it is a UsageError."""
-        result: T = self._ask(_Query(run))
+        result: T = self._ask(Query(run))
         return result
 
-    def _ask(self, unit: _Query) -> Any:
+    def _ask(self, unit: Query) -> Any:
         self._put(unit)
         return unit.future.result()
 
     def snapshot(self) -> int:
         """Make an image of the durable state now; the command id it stands at."""
-        taken: int = self._ask(_Snapshot(lambda engine: self._imager.capture()))
-        return taken
+        command_id: int = self._ask(Snapshot(lambda engine: self._imager.capture()))
+        return command_id
 
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
@@ -335,7 +265,7 @@ class Runtime:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _put(self, unit: _Commands | _Query) -> None:
+    def _put(self, unit: Commands | Query) -> None:
         self._refuse_own_thread()
         self._check_open()
         self._committer.put(unit)
@@ -356,7 +286,7 @@ class Runtime:
 
     # On the runtime's thread
 
-    def _process(self, units: list[_Commands | _Query]) -> None:
+    def _process(self, units: list[Commands | Query]) -> None:
         with decimal.localcontext(pinned_decimals()):
             try:
                 self._work(units)
@@ -368,13 +298,13 @@ class Runtime:
         for unit in units:
             self._deliver(unit)
 
-    def _work(self, units: list[_Commands | _Query]) -> None:
+    def _work(self, units: list[Commands | Query]) -> None:
         if self._failure is not None:
             raise self._failure
         keys = [
             asked.request_key
             for unit in units
-            if isinstance(unit, _Commands)
+            if isinstance(unit, Commands)
             for asked in unit.asked
             if isinstance(asked, Asked)
         ]
@@ -384,12 +314,12 @@ class Runtime:
             # Nothing was applied, and the store goes on.
             recorded = {}
             for unit in units:
-                if isinstance(unit, _Commands):
+                if isinstance(unit, Commands):
                     unit.refuse(error)
         for unit in units:
-            if isinstance(unit, _Snapshot):
+            if isinstance(unit, Snapshot):
                 self._flush_or_undo(recorded)
-            if isinstance(unit, _Query):
+            if isinstance(unit, Query):
                 self._run_query(unit)
                 continue
             for asked in unit.asked:
@@ -403,14 +333,14 @@ class Runtime:
                     self._flush_or_undo(recorded)
         self._flush_or_undo(recorded)
 
-    def _apply(self, asked: Asked, recorded: dict[bytes, Entry]) -> _Outcome:
+    def _apply(self, asked: Asked, recorded: dict[bytes, Entry]) -> Outcome:
         recorder, stepper = self._recorder, self._stepper
         before = recorder.tip.command_id
         try:
             known = recorded.get(asked.request_key)
             if known is not None:
                 refuse_conflict(known, asked.type, asked.data_bytes)
-                return _Recorded(known, True)
+                return Recorded(known, True)
             given_ms = None if asked.received_at_ms == UNSTAMPED else asked.received_at_ms
             asked = asked._replace(received_at_ms=recorder.stamp(given_ms, self._skew_max_ms))
             step = stepper.step(asked, before + 1, stepper.logic_version)
@@ -434,16 +364,16 @@ class Runtime:
             self._spot_check.note(step.changes_bytes)
         recorded[asked.request_key] = entry
         self._unflushed_bytes += len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes)
-        return _Recorded(entry, False)
+        return Recorded(entry, False)
 
-    def _run_query(self, unit: _Query) -> None:
+    def _run_query(self, unit: Query) -> None:
         self._unflushed_queries.append(unit)
         unit.ran = True
         try:
             with decimal.localcontext():  # what a query sets there is its own
                 unit.result = unit.run(self._stepper.engine)
         except Exception as error:  # the query's own, for its caller
-            if isinstance(unit, _Snapshot) and isinstance(error, DivergenceError):
+            if isinstance(unit, Snapshot) and isinstance(error, DivergenceError):
                 raise
             unit.error = error
 
@@ -455,7 +385,7 @@ class Runtime:
             self._stepper.undo_to(self._recorder.head.command_id)
             for unit, at in self._unflushed:
                 outcome = unit.outcomes[at]
-                if isinstance(outcome, _Recorded):
+                if isinstance(outcome, Recorded):
                     if outcome.entry.command_id <= self._recorder.head.command_id:
                         continue
                     recorded.pop(outcome.entry.request_key, None)
@@ -494,15 +424,15 @@ class Runtime:
             outcome.__cause__ = error
         for unit, at in self._unflushed:
             found = unit.outcomes[at]
-            if isinstance(found, _Recorded) and found.entry.command_id > self._recorder.head.command_id:
+            if isinstance(found, Recorded) and found.entry.command_id > self._recorder.head.command_id:
                 unit.outcomes[at] = outcome
         for query in self._unflushed_queries:
             query.error = outcome
         self._forget_batch()
 
-    def _deliver(self, unit: _Commands | _Query) -> None:
+    def _deliver(self, unit: Commands | Query) -> None:
         kill_point("receipt.before")
-        if isinstance(unit, _Commands):
+        if isinstance(unit, Commands):
             failure = self._failure or UnavailableError("the runtime stopped")
             unit.outcomes += [failure] * (len(unit.asked) - len(unit.outcomes))
         elif not unit.ran:
@@ -518,39 +448,6 @@ def _stopped(error: BaseException) -> WriterPoisoned:
         f"the runtime stopped: {type(error).__name__}: {error}",
         hint="open a new one: the journal holds all that was acknowledged",
     )
-
-
-def _asked(command: Command) -> Asked:
-    """A command's encoding, made on the caller's thread.  ValueRefused names the path of what is not plain."""
-    if not isinstance(command, Command):
-        raise UsageError(f"{command!r} is a {type(command).__name__}, not a Command")
-    # A time that is not given is stamped on the runtime's thread, in the order of the journal.
-    given_ms = UNSTAMPED if command.received_at_ms is None else command.received_at_ms
-    return Asked(command.request_key, command.type, command.entity_id, given_ms, values.encode(command.data))
-
-
-def _taken(source: Iterator[Command], count: int) -> tuple[list[Asked | Exception], Exception | None]:
-    """The next commands, at most so many, and what taking another one raised."""
-    chunk: list[Asked | Exception] = []
-    try:
-        for command in itertools.islice(source, count):
-            chunk.append(_asked_or_error(command))
-    except Exception as error:
-        return chunk, error
-    return chunk, None
-
-
-def _asked_or_error(command: Command) -> Asked | Exception:
-    try:
-        return _asked(command)
-    except RecoveryError as error:
-        return error
-
-
-def _receipt(outcome: _Outcome) -> Receipt | Exception:
-    if isinstance(outcome, _Recorded):
-        return Receipt.of(outcome.entry, duplicate=outcome.duplicate)
-    return outcome
 
 
 def _check_choices(

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("journal", "snapshots", "recovery")
-FILE_LINES_MAX = 650
+FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 # Written in two halves, so that this file is not its own finding.
 BANNED = (
