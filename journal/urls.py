@@ -61,7 +61,7 @@ def journal_schema_sql(url: str) -> str:
     scheme, _ = _split(url)
     if scheme == "memory":
         return ""
-    from journal.stores.sqlite import schema_sql
+    from journal.stores.sqlite_schema import schema_sql
 
     return schema_sql()
 
@@ -70,7 +70,7 @@ def driver_notes() -> dict[str, str]:
     """What to know of the database drivers of this machine, by name; whether or not there is a journal yet."""
     import sqlite3
 
-    from journal.stores.sqlite import wal_reset_bug
+    from journal.stores.sqlite_schema import wal_reset_bug
 
     return {"sqlite": sqlite3.sqlite_version, "wal_reset_bug": wal_reset_bug(sqlite3.sqlite_version)}
 

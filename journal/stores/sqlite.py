@@ -1,7 +1,6 @@
 """``sqlite:PATH``: a journal in one SQLite file, durable by WAL mode with ``synchronous=FULL``.
 
-Layout: stores/sql/*.sql, applied in order; ``PRAGMA user_version`` is the number of the last one applied, and
-``PRAGMA application_id`` marks the file as ours.  An entry's row id is ``stream * 2**40 + command_id``.
+Layout: stores/sql/*.sql (sqlite_schema.py).  An entry's row id is ``stream * 2**40 + command_id``.
 
 SQLite is reached through ``Connection`` (sqlite_connection.py).  Exactly one connection writes or checkpoints: releases
 before 3.51.3 may damage a file where two do.  Readers open ``mode=ro``, which can do neither.  Nothing here opens the
@@ -21,7 +20,6 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from typing import Any, Final
 
 from journal import digest
@@ -29,7 +27,6 @@ from journal.errors import (
     ChecksumMismatch,
     CorruptionError,
     Gap,
-    NewerSchema,
     RecoveryError,
     StoreUnavailable,
     UsageError,
@@ -40,9 +37,9 @@ from journal.files import FileOps, LocalFiles, kill_point
 from journal.records import Entry
 from journal.store import JournalStore
 from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection
+from journal.stores.sqlite_schema import APPLICATION_ID, migrations, schema_version, wal_reset_bug
 from journal.stores.writer_lock import WriterLock
 
-APPLICATION_ID: Final = int.from_bytes(b"ERJ1", "big")
 BUSY_TIMEOUT_MS: Final = 5000
 CACHE_KIB: Final = 64 * 1024
 CHECKPOINT_COMMITS: Final = 1000
@@ -108,7 +105,7 @@ class SqliteStore(JournalStore):
         """Look at a journal.  StoreUnavailable where there is none, or where its schema is older than this release's."""
         store = cls(path, _connect_to_read(path, connect), None)
         with store._closing_on_error():
-            found = _schema_version(store._db, store.location)
+            found = schema_version(store._db, store.location)
             wanted = len(migrations())
             if found != wanted:
                 raise StoreUnavailable(
@@ -138,7 +135,7 @@ class SqliteStore(JournalStore):
             lock.release()
             raise _unavailable(f"sqlite:{path}", failure) from failure.__cause__
         with store._closing_on_error():
-            found = _schema_version(store._db, store.location)
+            found = schema_version(store._db, store.location)
             store._db.execute("PRAGMA journal_mode = WAL")
             store._set_up()
             store._migrate(found)
@@ -544,25 +541,6 @@ def _connect_to_read(path: str, connect: Connect) -> Connection:
         raise _unavailable(f"sqlite:{path}", failure) from failure.__cause__
 
 
-def _schema_version(db: Connection, location: str) -> int:
-    """The file's schema version; 0 for an empty file.  NewerSchema, or UsageError where the file is not a journal."""
-    ((ours,),) = db.execute("PRAGMA application_id")
-    ((version,),) = db.execute("PRAGMA user_version")
-    if ours != APPLICATION_ID:
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
-        if ours or version or tables:
-            raise UsageError(f"{location} is an SQLite file, but not a journal", hint="name another path")
-        return 0
-    if version > len(migrations()):
-        raise NewerSchema(
-            f"{location} was laid out by a newer release",
-            expected=f"at most version {len(migrations())}",
-            found=f"version {version}",
-            hint="upgrade engine-recovery: pip install --upgrade engine-recovery",
-        )
-    return int(version)
-
-
 def _unavailable(location: str, failure: SqliteFailure) -> StoreUnavailable:
     return StoreUnavailable(f"{location}: {failure}", hint="check the disk, its space and the file's permissions")
 
@@ -582,36 +560,11 @@ def _poisoned(location: str, failure: SqliteFailure) -> WriterPoisoned:
     return WriterPoisoned(f"{location}: {failure}; what is on disk is unknown", hint=_AGAIN)
 
 
-def wal_reset_bug(version: str) -> str:
-    """Whether this SQLite may damage a file that two connections write or checkpoint at once, in words."""
-    numbers = tuple(map(int, version.split(".")))
-    line = numbers[:2]
-    if (
-        numbers >= (3, 51, 3)
-        or (line == (3, 50) and numbers >= (3, 50, 7))
-        or (line == (3, 44) and numbers >= (3, 44, 6))
-    ):
-        return f"fixed in SQLite {version}"
-    return f"present in SQLite {version} (fixed in 3.51.3); avoided: one connection alone writes and checkpoints"
-
-
-def migrations() -> list[str]:
-    """The scripts of the schema, in order; the first makes version 1."""
-    folder = resources.files("journal.stores") / "sql"
-    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [script.read_text(encoding="utf-8") for script in scripts]
-
-
-def schema_sql() -> str:
-    """The SQL that makes the schema."""
-    return "\n".join(migrations())
-
-
 def schema_state(path: str) -> tuple[int, int]:
     """The schema version found in a file and the one wanted.  StoreUnavailable, UsageError, NewerSchema."""
     db = _connect_to_read(path, StandardConnection)
     try:
-        return _schema_version(db, f"sqlite:{path}"), len(migrations())
+        return schema_version(db, f"sqlite:{path}"), len(migrations())
     except SqliteFailure as failure:
         known = _damaged if failure.code in _DAMAGED else _unavailable
         raise known(f"sqlite:{path}", failure) from failure.__cause__

@@ -27,8 +27,9 @@ from journal.errors import (
     WriterPoisoned,
 )
 from journal.files import LocalFiles
-from journal.stores.sqlite import SqliteStore, migrations, wal_reset_bug
+from journal.stores.sqlite import SqliteStore
 from journal.stores.sqlite_connection import SqliteFailure, StandardConnection
+from journal.stores.sqlite_schema import migrations, wal_reset_bug
 from journal.testing.contract import STREAM, make_entries
 from journal.urls import journal_schema, journal_schema_sql, migrate_journal, open_reader, open_writer
 
