@@ -1,0 +1,17 @@
+"""How Hypothesis runs here.
+
+Bounded: explaining a failure may take longer than a test may, and then nothing is said of it.  In CI the examples are the
+same each time, so that a change is judged and not chance; every other run looks for new ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import Phase, settings
+
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+
+settings.register_profile("here", phases=PHASES, deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
