@@ -100,7 +100,7 @@ def test_a_sync_left_out_of_sqlite_is_found(
 ) -> None:
     monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", on_sqlite.CHECKPOINT_COMMITS)
     with pytest.raises((AssertionError, RecoveryError)):
-        on_sqlite.guard(tmp_path, lambda folder, cut_at: canary(folder, cut_at=cut_at), seeds=range(on_sqlite.CUTS))
+        on_sqlite.guard(tmp_path, lambda folder, cut_at: canary(folder, cut_at=cut_at), cuts=on_sqlite.CUTS, seed=0)
 
 
 # The chain check left out
