@@ -45,6 +45,8 @@ def command(
             progress=draw,
         )
         outcome = story.tell()
+    if folder is None and outcome.divergence is not None:
+        outcome.divergence["reproduce"] = ""  # its files are gone with the temporary folder
     if as_json:
         show_json(outcome.to_dict())
         return outcome.exit_code

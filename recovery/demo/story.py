@@ -250,6 +250,7 @@ class Story:
         if found[0] is None:
             self._note("a bug was planted, and was NOT found")
             return
+        found[0]["reproduce"] = f"PYTHONHASHSEED={HASH_SEED} {found[0]['reproduce']}"
         named = found[0]["fields"][0] if found[0]["fields"] else {"path": "?"}
         self._note(
             f"planted a bug (it iterates a set) and replayed under another PYTHONHASHSEED: found at command "

@@ -25,6 +25,7 @@ def test_the_demo_is_right_and_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     assert divergence["cause"] == "not deterministic"
     assert divergence["command_id"] % 11 == 0
     assert divergence["fields"][0]["replayed"] == divergence["fields"][0]["recorded"] + 1
+    assert divergence["reproduce"].startswith("PYTHONHASHSEED=1 recovery replay ")
     assert run(arguments) == 2, "a second demo must not write into the first one's journal"
 
 
@@ -35,6 +36,7 @@ def test_without_the_recorded_feed_the_workload_is_generated(
     assert run(["demo", "--commands", "500", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["workload"], document["acknowledged"]) == ("generated 1", 500)
+    assert document["divergence"]["reproduce"] == ""
 
 
 def test_an_outcome_is_right_only_when_all_of_it_is() -> None:
