@@ -62,11 +62,8 @@ _FIND: Final = "SELECT position, request_key FROM entries WHERE stream = ? AND r
 _KEYS_SINCE: Final = (
     "SELECT request_key FROM entries WHERE position > ? AND position <= ? AND received_at_ms >= ? ORDER BY position"
 )
-# The stream's number stands in the text, so that an Entry's fields are the parameters as they are.
-_INSERT: Final = "INSERT INTO entries VALUES (?1 + {base}, {stream}, " + ", ".join(
-    f"?{at}" for at in range(1, len(Entry._fields) + 1)
-)
-_INSERT_END: Final = ")"
+# The stream's number stands in the text: every parameter of an executemany is bound for every row.
+_INSERT: Final = f"INSERT INTO entries VALUES (?, {{stream}}{', ?' * len(Entry._fields)})"
 
 _B: Final = (bytes,)
 _I: Final = (int,)
@@ -265,8 +262,7 @@ class SqliteStore(JournalStore):
                 if entry[0] != follows:
                     message = f"command {entry[0]} does not follow command {follows - 1}"
                     raise WriterPoisoned(message, position=entry[0], hint=_AGAIN)
-            sql = _INSERT.format(base=place << _STREAM_SHIFT, stream=place) + _INSERT_END
-            db.executemany(sql, _parameters(entries))
+            db.executemany(_INSERT.format(stream=place), _parameters(entries, place << _STREAM_SHIFT))
             kill_point("commit.before")
         kill_point("commit.after")
         self._commits += 1
@@ -491,16 +487,18 @@ def _leave_open_in_child() -> None:
 os.register_at_fork(after_in_child=_leave_open_in_child)
 
 
-def _parameters(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
-    """Entries as the driver takes them fastest.
+def _parameters(entries: Sequence[Entry], at: int) -> list[tuple[object, ...]]:
+    """Entries, each behind its position, which is counted from ``at``, as the driver takes them fastest.
 
     ``sqlite3`` looks for an adapter for each value but int, float, str and bytearray, which doubles the cost of an insert.
     """
     b = bytearray
+    # fmt: off
     return [
-        (i, b(k), t, e, r, b(d), +j, b(x), b(v), c and b(c), p and b(p), q and b(q), b(h), b(w), +z, o, n, m, b(s))
+        (at + i, i, b(k), t, e, r, b(d), +j, b(x), b(v), c and b(c), p and b(p), q and b(q), b(h), b(w), +z, o, n, m, b(s))
         for i, k, t, e, r, d, j, x, v, c, p, q, h, w, z, o, n, m, s in entries
     ]
+    # fmt: on
 
 
 def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
