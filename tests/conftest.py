@@ -7,11 +7,30 @@ same each time, so that a change is judged and not chance; every other run looks
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import Phase, settings
+
+from journal.testing.postgres_server import PostgresServer
+from tests.postgres import fresh_database
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 settings.register_profile("here", phases=PHASES, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL server: one for each worker, shared by its tests."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    with fresh_database(postgres) as url:
+        yield url
