@@ -18,7 +18,7 @@ Change frame, sorted by (table, key)::
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from journal import values
@@ -29,6 +29,7 @@ _EVENT: Final = struct.Struct(">BHHIq")
 CHANGE: Final = struct.Struct(">BBII")
 HAD_ROW: Final = 1
 HAS_ROW: Final = 2
+_NONE: Final = values.encode_bare(None)
 
 
 class Event(NamedTuple):
@@ -103,6 +104,39 @@ def unpack_events(data: bytes) -> list[Event]:
             )
         )
     return events
+
+
+class EventFrame(NamedTuple):
+    """One event as it lies in its column; ``data`` is the whole frame's bytes."""
+
+    type: str
+    data: bytes
+    value_at: int
+    """Where in the frame the event's data begins."""
+
+
+def event_frames(data: bytes) -> Iterator[EventFrame]:
+    """The frames of ``pack_events``, their values not decoded.  UnknownFormat where the bytes are not well formed."""
+    at = _start(data, "events")
+    while at < len(data):
+        try:
+            _, name_size, key_size, data_size, _ = _EVENT.unpack_from(data, at)
+        except struct.error as error:
+            raise _cut("events", data) from error
+        name_at = at + _EVENT.size
+        value_at = name_at + name_size + key_size
+        end = value_at + data_size
+        if end > len(data):
+            raise _cut("events", data)
+        yield EventFrame(data[name_at : name_at + name_size].decode(), data[at:end], value_at - at)
+        at = end
+
+
+def without_data(frame: EventFrame) -> bytes:
+    """The frame with None for its data."""
+    flags, name_size, key_size, _, sequence = _EVENT.unpack_from(frame.data)
+    header = _EVENT.pack(flags, name_size, key_size, len(_NONE), sequence)
+    return header + frame.data[_EVENT.size : frame.value_at] + _NONE
 
 
 def pack_changes(changes: Iterable[Change]) -> bytes:

@@ -5,17 +5,19 @@ Writing is ``Recorder``'s (journal/recorder.py): the two are two classes, so tha
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-from journal import digest
+from journal import digest, framing
 from journal.errors import BrokenChain, CorruptionError, EvidenceAhead, Gap, StoreUnavailable
 from journal.records import Entry, Epoch, Head, JournalIdentity, Summary, next_chain, request_key
 from journal.store import JournalStore
 
 PAGE_ENTRIES: Final = 500
+TYPES_MAX: Final = 3
 START: Final = Head(0, None, digest.CHAIN_START, 0)
 
 _CHECK: Final = "run: recovery check"
@@ -146,9 +148,16 @@ class Journal:
         return (uuid.UUID(bytes=key) for key in self.store.request_keys(self.stream, since_ms))
 
     def recent(self, limit: int = 20) -> list[Summary]:
-        """The newest commands, newest first, each with how many events it emitted and their first types."""
-        end = self.head().command_id
-        return [_summary(entry) for entry in self.read(max(0, end - limit), end)][::-1]
+        """The newest commands, newest first, each with how many events it emitted and the first of their types.
+
+        One query of the store, whatever ``limit`` is; for the whole of a history there is ``read``.
+        """
+        entries = self.store.newest(self.stream, limit)
+        for entry in entries[:1]:
+            entry.verify()
+        for before, entry in itertools.pairwise(entries):
+            check_continues(before.head, entry)
+        return [_summary(entry) for entry in reversed(entries)]
 
     def close(self) -> None:
         """Let the store go."""
@@ -162,8 +171,7 @@ class Journal:
 
 
 def _summary(entry: Entry) -> Summary:
-    events = entry.events
-    types = tuple(dict.fromkeys(event.type for event in events))[:3]
+    types = [frame.type for frame in framing.event_frames(entry.events_bytes)]
     return Summary(
         entry.command_id,
         entry.request_id,
@@ -171,8 +179,9 @@ def _summary(entry: Entry) -> Summary:
         entry.entity_id,
         entry.received_at_ms,
         entry.rejected,
-        len(events),
-        types,
+        len(types),
+        tuple(dict.fromkeys(types))[:TYPES_MAX],
+        entry.events_reduced,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from journal import digest
 from journal.errors import ClockAhead, RequestConflict, UsageError, ValueRefused
+from journal.event_detail import FULL, EventDetail
 from journal.journal import Journal
 from journal.records import (
     ENTRY_BYTES_MAX,
@@ -33,23 +34,26 @@ _FIND_MAX: Final = 500
 class Recorder:
     """Writes one stream of a store that was opened for write.  Used by one thread."""
 
-    def __init__(self, store: JournalStore, stream: str, identity: JournalIdentity) -> None:
+    def __init__(
+        self, store: JournalStore, stream: str, identity: JournalIdentity, *, detail: EventDetail = FULL
+    ) -> None:
         self.store = store
         self.stream = stream
         self.identity = identity
+        self.detail = detail
         self.epoch = 0
         self.head: Head = Journal(store, stream).head()
         self._tip = self.head
         self._sealed: list[Entry] = []
 
     @classmethod
-    def open(cls, store: JournalStore, stream: str, wanted: JournalIdentity) -> Recorder:
+    def open(cls, store: JournalStore, stream: str, wanted: JournalIdentity, *, detail: EventDetail = FULL) -> Recorder:
         """Open the stream, creating it as ``wanted`` where it is new.  UsageError where it belongs to another engine."""
         journal = Journal(store, stream)
         if not journal.exists:
             store.create(stream, wanted.pack())
-            return cls(store, stream, wanted)
-        return cls(store, stream, journal.identity)
+            return cls(store, stream, wanted, detail=detail)
+        return cls(store, stream, journal.identity, detail=detail)
 
     def begin_epoch(self, epoch: Epoch) -> None:
         """Record who writes from now on, durably, before anything else is written."""
@@ -104,6 +108,8 @@ class Recorder:
             pre = digest.EMPTY
         hashes = part_hashes(*step[:9])
         chain = next_chain(tip.chain, hashes, pre, step.post_digest_bytes)
+        # After the hashes: the chain is of what was emitted, whatever of it is kept.
+        events_bytes = self.detail.kept(step.events_bytes)
         fields = (
             tip.command_id + 1,
             step.request_key,
@@ -113,13 +119,13 @@ class Recorder:
             step.data_bytes,
             step.rejected,
             step.result_bytes,
-            step.events_bytes,
+            events_bytes,
             step.changes_bytes,
             pre,
             step.post_digest_bytes,
             chain,
             hashes,
-            False,
+            events_bytes != step.events_bytes,
             self.epoch,
             step.duration_ns,
             time.time_ns() // 1_000_000,

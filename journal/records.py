@@ -263,8 +263,14 @@ class Entry(NamedTuple):
 
     @property
     def events(self) -> list[Event]:
-        """What happened, in the order emitted."""
+        """What happened, in the order emitted; where ``events_reduced``, what is kept of it (journal/event_detail.py)."""
         return framing.unpack_events(self.events_bytes)
+
+    def emitted(self, events_bytes: bytes) -> bool:
+        """Whether these are the events of this command: by their hash where the stored ones are reduced."""
+        if not self.events_reduced:
+            return events_bytes == self.events_bytes
+        return digest.hash_parts(events_bytes) == self.part_hashes[32:48]
 
     @property
     def changes(self) -> list[Change] | None:
@@ -425,18 +431,22 @@ def checksum(
 
 
 class Receipt(NamedTuple):
-    """What the caller of a command gets, decoded from the record.  ``duplicate``: it was recorded before this call."""
+    """What the caller of a command gets, decoded from the record.  ``duplicate``: it was recorded before this call.
+
+    ``events_reduced``: the command emitted more than ``events`` tells (journal/event_detail.py).
+    """
 
     command_id: int
     response: Any
     events: list[Event]
     rejection: Rejection | None
     duplicate: bool
+    events_reduced: bool = False
 
     @classmethod
     def of(cls, entry: Entry, *, duplicate: bool) -> Receipt:
         """The receipt of a recorded command."""
-        return cls(entry.command_id, entry.response, entry.events, entry.rejection, duplicate)
+        return cls(entry.command_id, entry.response, entry.events, entry.rejection, duplicate, entry.events_reduced)
 
     def raise_for_rejection(self) -> Receipt:
         """This receipt, or Reject where the engine rejected the command."""
@@ -446,7 +456,7 @@ class Receipt(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """One line of a journal's recent past."""
+    """One line of a journal's recent past.  Where ``events_reduced``, ``events`` counts what is kept of them."""
 
     command_id: int
     request_id: uuid.UUID
@@ -456,6 +466,7 @@ class Summary(NamedTuple):
     rejected: bool
     events: int
     event_types: tuple[str, ...]
+    events_reduced: bool = False
 
 
 class Epoch(NamedTuple):

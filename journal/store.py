@@ -59,6 +59,11 @@ class JournalStore(ABC):
     def page(self, stream: str, after: int, until: int) -> list[Entry]:
         """The entries with ``after < command_id <= until``, in order.  Callers keep the range small enough for memory."""
 
+    def newest(self, stream: str, limit: int) -> list[Entry]:
+        """The last entries, at most so many, in order.  A store that can ask for them at once overrides this."""
+        last = self.last(stream)
+        return [] if last is None or limit < 1 else self.page(stream, max(0, last.command_id - limit), last.command_id)
+
     @abstractmethod
     def find(self, stream: str, request_keys: Sequence[bytes]) -> list[Entry]:
         """The entries with these request keys, in no order."""

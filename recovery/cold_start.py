@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, UsageError
+from journal.event_detail import EventDetail
 from journal.files import kill_point
 from journal.journal import Journal
 from journal.recorder import Recorder, new_identity
@@ -100,6 +101,7 @@ def open_engine(
     digest_every: int,
     seed: int | None,
     accept_loss: bool,
+    detail: EventDetail,
 ) -> Opened:
     """Open the journal for write and bring the engine to its head.  Where it refuses, nothing was written."""
     began = time.perf_counter()
@@ -120,7 +122,7 @@ def open_engine(
         assert catalog is not None
         created = store.identity(stream) is None
         loss = _foreign_loss(catalog, probe.name, store, accept_loss) if created else ""
-        recorder = Recorder.open(store, stream, wanted)
+        recorder = Recorder.open(store, stream, wanted, detail=detail)
         kill_point("create.after")
         reader = Journal(store, stream)
         require_engine_name(probe.name, recorder.identity)

@@ -24,6 +24,7 @@ from journal.errors import (
     UsageError,
     WriterPoisoned,
 )
+from journal.event_detail import EventDetail
 from journal.files import kill_point
 from journal.recorder import refuse_conflict
 from journal.records import Command, Entry, Head, Receipt, Transition
@@ -98,6 +99,8 @@ class Runtime:
         keep: int = 3,
         replay: str = "execute",
         durable: bool = True,
+        events: str = "full",
+        critical_events: Iterable[str] = (),
         changes: str = "rows",
         dedup_window: int = DEDUP_WINDOW_S,
         queue_max: int = QUEUE_MAX,
@@ -114,8 +117,10 @@ class Runtime:
         None comes from the environment, the TOML file, or the defaults (recovery/settings.py).  ``snapshot_every`` commands
         (0: never), or ``snapshot_seconds``, an image is made; ``keep`` are kept.  ``replay`` is "execute" or "redo": how the tail
         after the newest image is replayed.  ``durable=False`` allows a journal that does not survive a power cut.
-        ``changes="none"`` records no rows.  ``seed``, ``changes``, ``digest_every`` and ``dedup_window`` (seconds) are fixed
-        when the journal is created.  ``heavy`` captures, restores and compares after each command.
+        ``events`` says how much of the events is kept: "full", "summary" or "none"; those of ``critical_events`` types are
+        kept whole (journal/event_detail.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``, ``digest_every``
+        and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and compares
+        after each command.
 
         Raises JournalInUse, EngineMismatch, EvidenceAhead, CorruptionError, DivergenceError (the tail does not replay), each
         with a hint; nothing is changed then.
@@ -139,6 +144,7 @@ class Runtime:
             digest_every=digest_every,
             seed=seed,
             accept_loss=accept_loss,
+            detail=EventDetail.of(events, critical_events),
         )
         place = ImagingPlace(
             opened.stepper,

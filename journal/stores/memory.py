@@ -83,6 +83,10 @@ class MemoryStore(JournalStore):
         """The entries with ``after < command_id <= until``: an entry's index is its command id less one."""
         return self._entries(stream)[max(after, 0) : max(until, 0)]
 
+    def newest(self, stream: str, limit: int) -> list[Entry]:
+        """The last entries."""
+        return self._entries(stream)[-limit:] if limit > 0 else []
+
     def find(self, stream: str, request_keys: Sequence[bytes]) -> list[Entry]:
         """The entries with these request keys."""
         found = self._streams().get(stream)

@@ -27,7 +27,7 @@ from journal.errors import (
     WriterFenced,
     WriterPoisoned,
 )
-from journal.framing import NO_CHANGES, Event, pack_events
+from journal.framing import NO_CHANGES, NO_EVENTS, Event, pack_events
 from journal.journal import Journal
 from journal.records import Entry, Epoch, JournalIdentity, checksum, next_chain, part_hashes
 from journal.store import JournalStore
@@ -196,6 +196,36 @@ class JournalStoreContract:
         assert sorted(store.request_keys(STREAM, 0)) == sorted(entry.request_key for entry in entries)
         assert sorted(store.request_keys(STREAM, 8000)) == sorted(entry.request_key for entry in entries[7:])
         assert list(store.request_keys(STREAM, 9001)) == []
+
+    @pytest.mark.parametrize("limit", [-1, 0, 1, 3, 10, 99])
+    def test_the_newest_are_the_last_in_order(self, store: JournalStore, limit: int) -> None:
+        assert store.newest(STREAM, limit) == []
+        entries = make_entries(1, 10)
+        store.append(STREAM, 1, entries)
+        assert store.newest(STREAM, limit) == entries[10 - max(0, min(limit, 10)) :]
+
+    def test_a_journal_is_read_by_request_by_time_and_from_its_end(self, place: Place, store: JournalStore) -> None:
+        entries = make_entries(1, 9)
+        # What was emitted stays covered by its hash, whatever is kept of it.
+        entries[7] = entries[7]._replace(events_bytes=NO_EVENTS, events_reduced=True)
+        entries[7] = entries[7]._replace(checksum=checksum(*entries[7][:-1]))
+        store.append(STREAM, 1, entries)
+        for reader in (Journal(store, STREAM), Journal(place.open_for_read(), STREAM)):
+            assert reader.get(entries[3].request_id) == entries[3]
+            assert entries[3].request_id in reader
+            assert reader.get(uuid.UUID(int=0)) is None
+            assert uuid.UUID(int=0) not in reader
+            assert set(reader.request_ids(since_ms=8000)) == {entries[7].request_id, entries[8].request_id}
+            recent = reader.recent(3)
+            assert [one.command_id for one in recent] == [9, 8, 7]
+            assert [(one.events, one.event_types, one.events_reduced) for one in recent] == [
+                (1, ("Seen",), False),
+                (0, (), True),
+                (1, ("Seen",), False),
+            ]
+            assert reader.recent(0) == []
+            assert len(reader.recent(99)) == 9
+            assert list(reader.read()) == entries
 
     # Atomicity and the assertions that poison
 

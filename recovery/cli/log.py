@@ -120,6 +120,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "received_at_ms": entry.received_at_ms,
         "epoch": entry.epoch,
         "events": to_json(events_plain(entry.events)),
+        "events_reduced": entry.events_reduced,
         "chain": entry.chain.hex(),
         "duration_ns": entry.duration_ns,
         "recorded_at_ms": entry.recorded_at_ms,
@@ -149,4 +150,5 @@ def _line(entry: Entry) -> str:
     rejection = entry.rejection
     outcome = cut(entry.response) if rejection is None else f"rejected {rejection.code}"
     events = f" [{', '.join(event.type for event in entry.events)}]" if entry.events else ""
+    events += " (events reduced)" * entry.events_reduced
     return f"{entry.command_id} {moment.replace('+00:00', 'Z')} {entry.type} {cut(entry.data)} -> {outcome}{events}"

@@ -165,6 +165,7 @@ def _document(name: str, outcome: Any) -> tuple[dict[str, Any], int]:
         "command_id": outcome.command_id,
         "response": to_json(outcome.response),
         "events": to_json(events_plain(outcome.events)),
+        "events_reduced": outcome.events_reduced,
         "rejection": None if rejection is None else rejection._asdict(),
         "duplicate": outcome.duplicate,
     }, 0
