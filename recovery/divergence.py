@@ -14,6 +14,7 @@ from journal import values
 from journal.framing import Change, Event
 from journal.records import Entry
 from recovery.json_values import to_json
+from recovery.plain_text import visible
 from recovery.state import encode_row
 
 LOGIC_CHANGED: Final = "logic changed"
@@ -97,12 +98,15 @@ class Divergence:
         return document
 
     def __str__(self) -> str:
-        lines = [f"command {self.command_id} ({self.type}) diverges in {', '.join(self.what)}: {self.cause}"]
-        lines += [f"  {difference}" for difference in self.fields[:20]]
+        lines = [f"command {self.command_id} ({visible(self.type)}) diverges in {', '.join(self.what)}: {self.cause}"]
+        lines += [visible(f"  {difference}") for difference in self.fields[:20]]
         if len(self.fields) > 20:
             lines.append(f"  … and {len(self.fields) - 20} fields more")
         for name, part in self.parts.items():
-            lines += [f"  {name} {side}: {json.dumps(value, ensure_ascii=False)[:300]}" for side, value in part.items()]
+            lines += [
+                visible(f"  {name} {side}: {json.dumps(value, ensure_ascii=False)[:300]}")
+                for side, value in part.items()
+            ]
         if self.reproduce:
             lines.append(f"  again: {self.reproduce}")
         return "\n".join(lines)

@@ -146,9 +146,12 @@ def _document(entry: Entry) -> dict[str, Any]:
 def _line(entry: Entry) -> str:
     from datetime import UTC, datetime
 
+    from recovery.plain_text import visible
+
     moment = datetime.fromtimestamp(entry.received_at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     rejection = entry.rejection
     outcome = cut(entry.response) if rejection is None else f"rejected {rejection.code}"
     events = f" [{', '.join(event.type for event in entry.events)}]" if entry.events else ""
     events += " (events reduced)" * entry.events_reduced
-    return f"{entry.command_id} {moment.replace('+00:00', 'Z')} {entry.type} {cut(entry.data)} -> {outcome}{events}"
+    what = visible(f"{entry.type} {cut(entry.data)} -> {outcome}{events}")
+    return f"{entry.command_id} {moment.replace('+00:00', 'Z')} {what}"

@@ -58,6 +58,7 @@ def progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]
 def cut(value: Any) -> str:
     """A value as JSON text of bearable length."""
     from recovery.json_values import to_json
+    from recovery.plain_text import visible
 
-    text = json.dumps(to_json(value), ensure_ascii=False)
+    text = visible(json.dumps(to_json(value), ensure_ascii=False))
     return text if len(text) <= CELL_MAX else text[: CELL_MAX - 1] + "…"

@@ -324,3 +324,14 @@ def test_an_engine_without_tables_needs_the_engine_for_its_state(shell: Shell, m
     assert code == 2
     assert "--engine" in err
     assert Counter.name in err
+
+
+def test_what_a_sender_wrote_cannot_forge_a_line(shell: Shell) -> None:
+    sent = {"type": "deposit", "data": {"number": "a\x1b[31m\u202e\n::error::x", "cents": 5}}
+    (shell.folder / "in.jsonl").write_text(json.dumps(sent) + "\n")
+    assert shell("run", "in.jsonl")[0] == 0
+    for verb in (["log"], ["state", "--at", "1"], ["diff", "0", "1"]):
+        code, out, _ = shell(*verb)
+        assert code == 0
+        assert "\\u202e" in out
+        assert all(line.isprintable() for line in out.split("\n"))
