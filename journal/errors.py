@@ -17,6 +17,7 @@
         WriterPoisoned            a write failed in a way that forbids another one
         OutcomeUnknown            the command may or may not be recorded
         Overloaded                the queue is full
+        DeliveryFailed            the consumer of an outbox refused its messages too often
         NewerSchema               the store was written by a newer release
         EngineImportError         the engine could not be loaded
       CorruptionError    exit 4   restore a copy
@@ -144,6 +145,10 @@ class Overloaded(UnavailableError):
     """The queue is full; nothing was accepted."""
 
     retry = True
+
+
+class DeliveryFailed(UnavailableError):
+    """The consumer of an outbox refused its messages too often; they stay where they are, and so does the cursor."""
 
 
 class NewerSchema(UnavailableError):

@@ -48,6 +48,9 @@ class FileOps(Protocol):
     def link(self, source: str, target: str) -> None:
         """Give a file a second name.  FileExistsError where the name is taken."""
 
+    def replace(self, source: str, target: str) -> None:
+        """Give a file another name, which then is that file's alone, at once, whatever it was before."""
+
     def unlink(self, path: str) -> None:
         """Take a name away.  FileNotFoundError where there is none."""
 
@@ -116,6 +119,10 @@ class LocalFiles:
         """os.link."""
         os.link(source, target)
 
+    def replace(self, source: str, target: str) -> None:
+        """os.replace."""
+        os.replace(source, target)
+
     def unlink(self, path: str) -> None:
         """os.unlink."""
         os.unlink(path)
@@ -150,6 +157,16 @@ KILL_POINTS: Final = (
     "receipt.before",
 )
 """The moments between which a crash makes a difference, in the order of a life."""
+
+OUTBOX_KILL_POINTS: Final = (
+    "deliver.before",
+    "deliver.after",
+    "cursor.before",
+    "cursor.written",
+    "cursor.replaced",
+    "cursor.after",
+)
+"""The same of an outbox, which may live in a process of its own."""
 
 _armed, _, _count = os.environ.get(KILL_VARIABLE, "").partition(":")
 _passes_left = int(_count or 1)

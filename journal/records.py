@@ -39,6 +39,8 @@ __all__ = [
     "Summary",
     "Transition",
     "request_key",
+    "sealed",
+    "unsealed",
 ]
 
 REQUEST_NAMESPACE: Final = uuid.UUID("6f9619ff-8b86-5d01-b42d-00cf4fc964ff")
@@ -492,12 +494,12 @@ class Epoch(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes described at the head of this file."""
-        return _sealed(self._asdict())
+        return sealed(self._asdict())
 
     @classmethod
     def unpack(cls, data: bytes, where: str = "epoch") -> Epoch:
         """Read ``pack``'s bytes.  ChecksumMismatch with the position ``where``."""
-        return cls(**_unsealed(data, where))
+        return cls(**unsealed(data, where))
 
 
 class JournalIdentity(NamedTuple):
@@ -518,20 +520,22 @@ class JournalIdentity(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes described at the head of this file."""
-        return _sealed(self._asdict())
+        return sealed(self._asdict())
 
     @classmethod
     def unpack(cls, data: bytes, where: str = "identity") -> JournalIdentity:
         """Read ``pack``'s bytes.  ChecksumMismatch with the position ``where``."""
-        return cls(**_unsealed(data, where))
+        return cls(**unsealed(data, where))
 
 
-def _sealed(document: dict[str, Any]) -> bytes:
+def sealed(document: dict[str, Any]) -> bytes:
+    """A document as described at the head of this file: its encoding, and the checksum of that."""
     data = values.encode(document)
     return data + xxhash.xxh3_128_digest(data)
 
 
-def _unsealed(data: bytes, where: str) -> dict[str, Any]:
+def unsealed(data: bytes, where: str) -> dict[str, Any]:
+    """The document of ``sealed``'s bytes.  ChecksumMismatch with the position ``where``."""
     body, seal = data[:-16], data[-16:]
     found = xxhash.xxh3_128_digest(body)
     if found != seal:

@@ -73,6 +73,14 @@ class JournalStore(ABC):
         """The request keys of entries with ``received_at_ms >= since_ms``, in no order."""
 
     @abstractmethod
+    def make_durable(self) -> None:
+        """Return only when all that reads have shown so far is durable, whoever wrote it; else StoreUnavailable.
+
+        Who passes on what was read, and did not write it, asks for this first: a writer may have been killed between its
+        write and its sync.  Nothing to do for a store whose reads show only what is durable.
+        """
+
+    @abstractmethod
     def settings(self) -> dict[str, str]:
         """The settings that durability rests on, and versions, for status and doctor."""
 

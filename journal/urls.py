@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
+from journal.cursors import CursorStore
 from journal.errors import UnknownScheme
 from journal.store import JournalStore
 
@@ -36,6 +38,19 @@ def open_writer(url: str) -> JournalStore:
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_write(place)
+
+
+def open_cursors(url: str) -> CursorStore:
+    """Where the outboxes of a journal keep their cursors.  UnknownScheme."""
+    scheme, place = _split(url)
+    if scheme == "memory":
+        from journal.stores.cursor_memory import MemoryCursors
+
+        return MemoryCursors(place)
+    from journal.stores.cursor_files import FileCursors
+
+    # One file may be reached by many names; its cursors lie beside the file, or within the folder.
+    return FileCursors(f"{os.path.realpath(place)}{'/' if scheme == 'wal' else '.'}")
 
 
 def journal_schema(url: str) -> tuple[int, int]:

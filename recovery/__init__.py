@@ -9,11 +9,13 @@ from recovery.shadowing import refuse_shadows
 
 refuse_shadows()
 
+from journal.delivery import Message
 from journal.errors import (
     BrokenChain,
     ChecksumMismatch,
     ClockAhead,
     CorruptionError,
+    DeliveryFailed,
     DivergenceError,
     EngineImportError,
     EngineMismatch,
@@ -36,6 +38,7 @@ from journal.errors import (
     WriterPoisoned,
 )
 from journal.journal import Journal
+from journal.outbox import Outbox
 from journal.records import Command, Event, Receipt, Reject
 from journal.urls import open_reader
 from recovery.divergence import Divergence
@@ -68,6 +71,7 @@ __all__ = [
     "Command",
     "Context",
     "CorruptionError",
+    "DeliveryFailed",
     "Divergence",
     "DivergenceError",
     "Engine",
@@ -79,8 +83,10 @@ __all__ = [
     "Index",
     "Journal",
     "JournalInUse",
+    "Message",
     "NewerSchema",
     "NothingVerified",
+    "Outbox",
     "OutcomeUnknown",
     "Overloaded",
     "Receipt",

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from journal import values
+from journal.cursors import CursorStore
 from journal.errors import BrokenChain, ChecksumMismatch, CorruptionError, UnknownFormat
 from journal.journal import Journal
 from journal.records import Entry
+from recovery.outboxes import findings
 from snapshots.catalog import Catalog
 from snapshots.redo import check_arithmetic
 
@@ -45,8 +47,14 @@ class CheckReport:
         }
 
 
-def check(journal: Journal, catalog: Catalog | None, progress: Callable[[int, int], None]) -> CheckReport:
-    """Check the journal up to its first damage, then every image, in constant memory."""
+def check(
+    journal: Journal,
+    catalog: Catalog | None,
+    progress: Callable[[int, int], None],
+    *,
+    cursors: CursorStore | None = None,
+) -> CheckReport:
+    """Check the journal up to its first damage, then every cursor and image, in constant memory."""
     damage: list[str] = []
     last_good = commands = 0
     try:
@@ -61,6 +69,7 @@ def check(journal: Journal, catalog: Catalog | None, progress: Callable[[int, in
         journal.store.check()
     except CorruptionError as error:
         damage.append(f"{error}; command {last_good} is the last good one")
+    damage += findings(journal, cursors)
     images = 0
     if catalog is not None:
         for checked in catalog.check(journal, journal_id=journal.identity.journal_id):

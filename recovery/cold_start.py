@@ -8,6 +8,7 @@ import platform
 import time
 from dataclasses import dataclass
 
+from journal.cursors import CursorStore
 from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, UsageError
 from journal.event_detail import EventDetail
 from journal.files import kill_point
@@ -19,6 +20,7 @@ from journal.urls import open_writer
 from recovery.divergence import Divergence
 from recovery.images import Placement, open_catalog, place
 from recovery.loading import EngineArgument, code_revision, engine_factory
+from recovery.outboxes import cursors_beside, in_words, outran, rewinding
 from recovery.replayer import Replayer
 from recovery.stepper import PRECISION, Factory, Stepper, make_stepper, pinned_decimals
 from recovery.table_engine import TableEngine
@@ -85,6 +87,7 @@ class Opened:
     report: ColdStart
     journal_url: str | None
     snapshots_url: str | None
+    cursors: CursorStore | None
 
 
 def open_engine(
@@ -115,6 +118,7 @@ def open_engine(
         changes=changes if isinstance(probe, TableEngine) else "none",
         dedup_window_s=dedup_window_s,
     )
+    cursors = cursors_beside(journal)
     store = open_writer(journal) if isinstance(journal, str) else journal
     try:
         _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
@@ -122,20 +126,22 @@ def open_engine(
         assert catalog is not None
         created = store.identity(stream) is None
         loss = _foreign_loss(catalog, probe.name, store, accept_loss) if created else ""
+        reader = Journal(store, stream)
+        lost = outran(reader, cursors, created=created, accepted=accept_loss)
         recorder = Recorder.open(store, stream, wanted, detail=detail)
         kill_point("create.after")
-        reader = Journal(store, stream)
         require_engine_name(probe.name, recorder.identity)
         stepper = make_stepper(factory, recorder.identity.seed, recorder.identity.digest_every)
         revision = code_revision(factory)
         epochs = reader.epochs()
         _require_same_state(stepper, recorder, epochs)
         if accept_loss:
-            loss = loss or _own_loss(catalog, reader, recorder, epochs)
+            loss = loss or _own_loss(catalog, reader, recorder, epochs) or in_words(lost, created=created)
         else:
             reader.require_end()
         placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
-        recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, recorder.head.command_id, loss))
+        with rewinding(cursors, lost, reader):
+            recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, recorder.head.command_id, loss))
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException:
         if isinstance(journal, str):
@@ -150,6 +156,7 @@ def open_engine(
         report,
         journal if isinstance(journal, str) and not journal.startswith("memory:") else None,
         snapshots if isinstance(snapshots, str) and not snapshots.startswith("memory:") else None,
+        cursors,
     )
 
 

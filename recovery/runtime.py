@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from journal.committer import Committer
+from journal.delivery import Message
 from journal.errors import (
     DivergenceError,
     OutcomeUnknown,
@@ -26,6 +27,7 @@ from journal.errors import (
 )
 from journal.event_detail import EventDetail
 from journal.files import kill_point
+from journal.outbox import Outbox
 from journal.recorder import refuse_conflict
 from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
@@ -33,6 +35,7 @@ from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.heavy import check_round_trip
 from recovery.imaging import Imager, ImagingPlace
 from recovery.loading import EngineArgument
+from recovery.outboxes import Outboxes
 from recovery.settings import settings
 from recovery.spot_check import SpotCheck
 from recovery.status import runtime_status
@@ -80,6 +83,7 @@ class Runtime:
         self._unflushed: list[tuple[Commands, int]] = []
         self._unflushed_bytes = 0
         self._unflushed_queries: list[Query] = []
+        self._outboxes = Outboxes(opened.journal_url, opened.journal, opened.cursors)
         self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
         self._committer: Committer[Commands | Query] = Committer(
             self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
@@ -234,9 +238,30 @@ class Runtime:
         command_id: int = self._ask(Snapshot(lambda engine: self._imager.capture()))
         return command_id
 
+    def outbox(
+        self,
+        name: str,
+        *,
+        deliver: Callable[[Message], object] | None = None,
+        deliver_batch: Callable[[list[Message]], object] | None = None,
+        after: int = 0,
+    ) -> Outbox:
+        """Deliver events from now until ``close``, on a thread of their own, woken by each commit (journal/outbox.py)."""
+        self._check_open()
+        return self._outboxes.add(
+            name,
+            deliver=deliver,
+            deliver_batch=deliver_batch,
+            after=after,
+            published_up_to=lambda: self._recorder.head.command_id,
+            on_delivered=None,
+        )
+
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
-        return runtime_status(self._opened, self._imager, waiting=self._committer.waiting, failure=self._failure)
+        return runtime_status(
+            self._opened, self._imager, self._outboxes, waiting=self._committer.waiting, failure=self._failure
+        )
 
     def close(self, *, timeout_s: float | None = None, snapshot: bool = True) -> None:
         """Finish what was accepted, take a last image unless told not to, and let the journal go.  Twice is once.
@@ -253,6 +278,7 @@ class Runtime:
             if snapshot and self._failure is None and self._imager.behind(self._recorder.head):
                 self._last_image()
         finally:
+            self._outboxes.close()
             self._imager.close()
             self._recorder.store.close()
 
@@ -406,6 +432,7 @@ class Runtime:
         if self._recorder.sealed:
             self._recorder.commit()
             self._stepper.settle(self._recorder.head.command_id)
+            self._outboxes.wake()
         self._forget_batch()
         self._imager.tick(self._recorder.head)
         if self._spot_check is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from journal.cursors import CursorStore
 from journal.errors import RecoveryError, StoreUnavailable
 from journal.journal import Journal
 from recovery.cold_start import Opened
 from recovery.imaging import Imager
+from recovery.outboxes import Outboxes, lags
 from snapshots.catalog import Candidate, Catalog
 
 SCHEMA_VERSION: Final = 1
@@ -20,7 +22,7 @@ LOAD_BYTES_PER_SECOND: Final = 20 * 2**20
 SAMPLE: Final = 200
 
 
-def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
+def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | None = None) -> dict[str, Any]:
     """The status of a journal and its images, read from outside; a running engine is not disturbed."""
     identity = journal.identity
     problems: list[str] = []
@@ -33,6 +35,7 @@ def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
     epochs = journal.epochs()
     if not journal.store.durable:
         problems.append(f"{journal.store.location} does not survive a power cut")
+    outboxes = lags(journal, cursors, problems)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "engine": identity.engine,
@@ -44,6 +47,7 @@ def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
         "snapshot": {"command_id": image},
         "tail": head.command_id - image,
         "estimated_recovery_seconds": round(_load_seconds(catalog, newest) + _tail_seconds(journal, image), 3),
+        "outboxes": outboxes,
         "journal": {
             "location": journal.store.location,
             "durable": journal.store.durable,
@@ -57,9 +61,12 @@ def journal_status(journal: Journal, catalog: Catalog) -> dict[str, Any]:
     return document
 
 
-def runtime_status(opened: Opened, imager: Imager, *, waiting: int, failure: RecoveryError | None) -> dict[str, Any]:
+def runtime_status(
+    opened: Opened, imager: Imager, outboxes: Outboxes, *, waiting: int, failure: RecoveryError | None
+) -> dict[str, Any]:
     """The same, from inside a running engine, with what only it knows."""
-    document = journal_status(opened.journal, opened.catalog)
+    document = journal_status(opened.journal, opened.catalog, opened.cursors)
+    outboxes.status(document["outboxes"], document["problems"])
     if failure is not None:
         document["problems"].append(str(failure))
     if imager.last_error:

@@ -98,6 +98,9 @@ class MemoryStore(JournalStore):
         """The request keys of entries received at or after a time."""
         return (entry.request_key for entry in self._entries(stream) if entry.received_at_ms >= since_ms)
 
+    def make_durable(self) -> None:
+        """Nothing is more durable than it was."""
+
     def settings(self) -> dict[str, str]:
         """That nothing here is durable."""
         return {"durability": "none: the journal is gone with its process"}

@@ -36,7 +36,7 @@ from journal.errors import (
 from journal.files import FileOps, LocalFiles, kill_point
 from journal.records import Entry
 from journal.store import JournalStore
-from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection
+from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection, sync_wal
 from journal.stores.sqlite_schema import APPLICATION_ID, migrations, schema_version, wal_reset_bug
 from journal.stores.writer_lock import WriterLock
 
@@ -214,6 +214,14 @@ class SqliteStore(JournalStore):
         for after in range(0, last, 10_000):
             for (key,) in self._read(_KEYS_SINCE, (base + after, base + min(after + 10_000, last), since_ms)):
                 yield key
+
+    def make_durable(self) -> None:
+        """Sync the -wal: what a killed writer left there can be read, and may never have been synced.
+
+        No lock of SQLite's is on that file, so closing it drops none.
+        """
+        if self._lock is None:
+            sync_wal(self._path)
 
     def settings(self) -> dict[str, str]:
         """SQLite's version and what it says of its own durability."""

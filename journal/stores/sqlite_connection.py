@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from journal.errors import StoreUnavailable
+
 
 class SqliteFailure(Exception):
     """What a driver's exception says.  ``code`` is SQLite's primary result code; the driver's exception is ``__cause__``."""
@@ -83,3 +85,19 @@ def _standard_failure(error: Exception) -> SqliteFailure:
         # Without SQLite's code it is the module's own complaint: a value too large to bind, or a text that is not UTF-8.
         code = sqlite3.SQLITE_TOOBIG if isinstance(error, OverflowError) else sqlite3.SQLITE_CORRUPT
     return SqliteFailure(code, f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}")
+
+
+def sync_wal(path: str) -> None:
+    """Make durable what a database's -wal holds, whoever wrote it.  StoreUnavailable."""
+    try:
+        handle = os.open(f"{os.path.realpath(path)}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except FileNotFoundError:  # its last writer closed, and then all is in the database, synced
+        return
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the -wal of {path} cannot be synced: {error.strerror}", hint="check the disk and the file's permissions"
+        ) from error

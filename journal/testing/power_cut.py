@@ -116,6 +116,13 @@ class PowerCutDisk:
             raise FileExistsError(errno.EEXIST, "taken")
         self._names[target] = self._names[source]
 
+    def replace(self, source: str, target: str) -> None:
+        """Another name, not durable yet."""
+        self.operation()
+        if source not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "not there")
+        self._names[target] = self._names.pop(source)
+
     def unlink(self, path: str) -> None:
         """One name less, not durable yet."""
         self.operation()

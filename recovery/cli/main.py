@@ -21,6 +21,7 @@ VERBS: Final = {
     "diff": "recovery.cli.diff",
     "snapshot": "recovery.cli.snapshot",
     "check": "recovery.cli.check",
+    "outbox": "recovery.cli.outbox",
     "migrate": "recovery.cli.migrate",
     "doctor": "recovery.cli.doctor",
     "demo": "recovery.cli.demo",

@@ -20,6 +20,7 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     \b
     recovery status --check --journal sqlite:till.db --snapshots dir:till-snapshots
     """
+    from journal.urls import open_cursors
     from recovery import open_journal
     from recovery.images import open_catalog
     from recovery.status import journal_status
@@ -28,7 +29,7 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     with open_journal(found.journal, stream=found.stream) as journal:
         catalog = open_catalog(found.snapshots, found.stream)
         assert catalog is not None
-        document = journal_status(journal, catalog)
+        document = journal_status(journal, catalog, open_cursors(found.journal))
     if as_json:
         show_json(document)
     else:
@@ -38,6 +39,11 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
             f"  newest image: command {document['snapshot']['command_id']}, {document['tail']} commands behind the head"
         )
         click.echo(f"  estimated recovery: {document['estimated_recovery_seconds']} s")
+        for outbox in document["outboxes"]:
+            click.echo(
+                f"  outbox {outbox['name']}: after command {outbox['command_id']}, {outbox['commands_behind']} commands "
+                f"and {outbox['seconds_behind']} s behind"
+            )
         for name, value in document["durability"].items():
             click.echo(f"  {name}: {value}")
         for problem in document["problems"]:

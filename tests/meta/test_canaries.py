@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from journal.delivery import Delivery, Message
 from journal.errors import RecoveryError
 from journal.files import NewFile
 from journal.journal import Journal
@@ -17,7 +18,7 @@ from journal.testing.power_cut import PowerCutDisk, PowerCutFile
 from journal.testing.power_cut_sqlite import Inode, SqliteDisk
 from tests.crash import test_power_cut_snapshots as on_dir
 from tests.crash import test_power_cut_sqlite as on_sqlite
-from tests.unit import test_journal
+from tests.unit import test_journal, test_outbox
 
 # One sync left out, under dir:
 
@@ -142,3 +143,25 @@ def test_a_lookup_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recovery.cold_start.Recorder", WithoutLookup)
     with pytest.raises((AssertionError, RecoveryError)):
         test_journal.guard_against_doing_twice()
+
+
+# The cursor moved before the delivery
+
+
+class CursorFirst(Delivery):
+    """Moves the cursor, and then hands the messages out."""
+
+    def _deliver(self, entries: list[Entry], messages: list[Message]) -> None:
+        self._move(entries, len(messages))
+        super()._deliver(entries, messages)
+
+
+def test_a_cursor_moved_before_the_delivery_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError):
+        test_outbox.guard_at_least_once(CursorFirst, monkeypatch)
+
+
+@pytest.mark.parametrize("canary", [WithoutFileSync, WithoutDirectorySync])
+def test_a_sync_left_out_of_a_cursor_is_found(tmp_path: Path, canary: type[PowerCutDisk]) -> None:
+    with pytest.raises((AssertionError, RecoveryError)):
+        test_outbox.guard_power_cuts(lambda cut_at: canary(cut_at=cut_at), str(tmp_path))
