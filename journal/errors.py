@@ -10,6 +10,7 @@
         EngineMismatch            the journal belongs to another engine or version
         RequestConflict           a request id used again for another command
         ClockAhead                a command's time is too far in the future
+        Nondeterminism            apply did what would not be the same on a replay, under guard="strict"
       UnavailableError   exit 3   try again, or open again
         StoreUnavailable          the store cannot be reached, or is missing
         JournalInUse              another writer holds the journal
@@ -111,6 +112,10 @@ class RequestConflict(UsageError):
 
 class ClockAhead(UsageError):
     """A command's time lies further ahead of the writer's clock than ``clock_skew_max_ms``."""
+
+
+class Nondeterminism(UsageError):
+    """Under guard: ``apply`` used the clock, chance, the machine or the order of a set; the message names the line."""
 
 
 class UnavailableError(RecoveryError):

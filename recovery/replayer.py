@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from journal import framing, values
-from journal.errors import UsageError
+from journal.errors import Nondeterminism, UsageError
 from journal.records import Entry, Epoch
 from recovery import divergence as words
 from recovery.divergence import ABSENT, Divergence, FieldDifference
@@ -145,6 +145,8 @@ class Replayer:
         return words.RECORDER_FAULT if what else words.CHANGES_INCOMPLETE
 
     def _execution_cause(self, entry: Entry, what: tuple[str, ...], step: Step | Exception) -> str:
+        if isinstance(step, Nondeterminism):
+            return words.NOT_DETERMINISTIC
         again = self._step(entry)
         if not isinstance(again, Exception):
             self.stepper.undo_to(entry.command_id - 1)

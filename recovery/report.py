@@ -31,6 +31,8 @@ class Report:
     seconds: float
     divergences: tuple[Divergence, ...] = ()
     damage: str = ""
+    guard: dict[str, Any] | None = None
+    """What the determinism guard found and could not see (recovery/determinism.py); None where the engine ran without."""
 
     @property
     def commands_per_second(self) -> int:
@@ -40,7 +42,8 @@ class Report:
     def exit_code(self, *, strict: bool = False) -> int:
         """0 verified, 1 diverged, 4 damaged, 5 nothing verified, or with ``strict`` not everything."""
         code = {VERIFIED: 0, DIVERGED: 1, DAMAGED: 4, NOTHING: 5}[self.verdict]
-        return 5 if code == 0 and strict and self.not_checked else code
+        unseen = self.not_checked or (self.guard is not None and self.guard["not_seen"])
+        return 5 if code == 0 and strict and unseen else code
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``recovery replay --json``."""
@@ -63,6 +66,8 @@ class Report:
         }
         if self.damage:
             document["damage"] = self.damage
+        if self.guard is not None:
+            document["guard"] = self.guard
         return document
 
     def __str__(self) -> str:
@@ -74,5 +79,20 @@ class Report:
         ]
         lines += [f"  not checked: {line}" for line in self.not_checked]
         lines += [f"  damage: {self.damage}"] if self.damage else []
+        if self.guard is not None:
+            lines += [f"  guard: {guard_line(finding)}" for finding in self.guard["findings"]] or [
+                "  guard: nothing found"
+            ]
+            lines += [f"  guard does not see: {line}" for line in self.guard["not_seen"]]
         lines += [str(divergence) for divergence in self.divergences]
         return "\n".join(lines)
+
+
+def guard_line(finding: dict[str, Any]) -> str:
+    """One finding of the guard in words."""
+    met = finding["commands"]
+    times = "in" if met == 1 else f"in {met} commands, first in"
+    return (
+        f"{finding['kind']}: {finding['what']} at {finding['file']}:{finding['line']} in {finding['function']}, "
+        f"{times} command {finding['first_command']}"
+    )

@@ -12,7 +12,7 @@ import decimal
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from journal.committer import Committer
 from journal.delivery import Message
@@ -32,11 +32,12 @@ from journal.recorder import refuse_conflict
 from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
 from recovery.cold_start import ColdStart, Opened, open_engine
+from recovery.guard import attach_guard, check_mode
 from recovery.heavy import check_round_trip
 from recovery.imaging import Imager, ImagingPlace
 from recovery.loading import EngineArgument
 from recovery.outboxes import Outboxes
-from recovery.settings import settings
+from recovery.settings import Settings, settings
 from recovery.spot_check import SpotCheck
 from recovery.status import runtime_status
 from recovery.stepper import Asked, TableStepper, pinned_decimals
@@ -54,6 +55,9 @@ from recovery.submissions import (
 )
 from snapshots.store import SnapshotStore
 
+if TYPE_CHECKING:
+    from recovery.determinism import Guard
+
 T = TypeVar("T")
 
 QUEUE_MAX: Final = 10_000
@@ -69,7 +73,15 @@ class Runtime:
     """An engine with its journal and its images.  Made by ``Runtime.open``; thread-safe."""
 
     def __init__(
-        self, opened: Opened, imager: Imager, *, queue_max: int, batch_max: int, skew_max_ms: int, heavy: bool
+        self,
+        opened: Opened,
+        imager: Imager,
+        *,
+        queue_max: int,
+        batch_max: int,
+        skew_max_ms: int,
+        heavy: bool,
+        guard: Guard | None,
     ):
         self._opened = opened
         self._stepper = opened.stepper
@@ -78,6 +90,7 @@ class Runtime:
         self._skew_max_ms = skew_max_ms
         self._batch_max = batch_max
         self._heavy = heavy
+        self._guard = guard
         self._failure: RecoveryError | None = None
         self._closed = False
         self._unflushed: list[tuple[Commands, int]] = []
@@ -113,6 +126,7 @@ class Runtime:
         digest_every: int = 1000,
         seed: int | None = None,
         heavy: bool = False,
+        guard: str = "off",
         accept_loss: bool = False,
     ) -> Runtime:
         """Cold-start an engine and go to work.
@@ -124,17 +138,15 @@ class Runtime:
         ``events`` says how much of the events is kept: "full", "summary" or "none"; those of ``critical_events`` types are
         kept whole (journal/event_detail.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``, ``digest_every``
         and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and compares
-        after each command.
+        after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a replay
+        (recovery/determinism.py).
 
         Raises JournalInUse, EngineMismatch, EvidenceAhead, CorruptionError, DivergenceError (the tail does not replay), each
         with a hint; nothing is changed then.
         """
+        check_mode(guard)
         _check_choices(replay, changes, snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window)
-        found = settings(
-            journal=journal if isinstance(journal, str) else None,
-            snapshots=snapshots if isinstance(snapshots, str) else None,
-            stream=stream,
-        )
+        found = _settled(journal, snapshots, stream)
         opened = open_engine(
             engine,
             journal=found.journal if journal is None or isinstance(journal, str) else journal,
@@ -150,17 +162,16 @@ class Runtime:
             accept_loss=accept_loss,
             detail=EventDetail.of(events, critical_events),
         )
-        place = ImagingPlace(
-            opened.stepper,
-            opened.catalog,
-            opened.journal,
-            opened.recorder.identity,
-            opened.journal_url,
-            opened.snapshots_url,
+        imager = _imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
+        return cls(
+            opened,
+            imager,
+            queue_max=queue_max,
+            batch_max=batch_max,
+            skew_max_ms=clock_skew_max_ms,
+            heavy=heavy,
+            guard=attach_guard(opened.stepper, guard),
         )
-        newest = opened.report.image
-        imager = Imager(place, every=snapshot_every, seconds=snapshot_seconds, keep=keep, newest=newest)
-        return cls(opened, imager, queue_max=queue_max, batch_max=batch_max, skew_max_ms=clock_skew_max_ms, heavy=heavy)
 
     # For callers, on any thread
 
@@ -259,9 +270,10 @@ class Runtime:
 
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
-        return runtime_status(
+        document = runtime_status(
             self._opened, self._imager, self._outboxes, waiting=self._committer.waiting, failure=self._failure
         )
+        return document if self._guard is None else document | {"guard": self._guard.to_dict()}
 
     def close(self, *, timeout_s: float | None = None, snapshot: bool = True) -> None:
         """Finish what was accepted, take a last image unless told not to, and let the journal go.  Twice is once.
@@ -279,6 +291,8 @@ class Runtime:
                 self._last_image()
         finally:
             self._outboxes.close()
+            if self._guard is not None:
+                self._guard.close()
             self._imager.close()
             self._recorder.store.close()
 
@@ -474,6 +488,26 @@ class Runtime:
             unit.deliver()
         except BaseException:  # a callback's SystemExit: its thread is ours, and everyone else's
             logger.exception("a future's callback failed")
+
+
+def _settled(journal: object, snapshots: object, stream: str | None) -> Settings:
+    return settings(
+        journal=journal if isinstance(journal, str) else None,
+        snapshots=snapshots if isinstance(snapshots, str) else None,
+        stream=stream,
+    )
+
+
+def _imager(opened: Opened, *, every: int, seconds: float | None, keep: int) -> Imager:
+    place = ImagingPlace(
+        opened.stepper,
+        opened.catalog,
+        opened.journal,
+        opened.recorder.identity,
+        opened.journal_url,
+        opened.snapshots_url,
+    )
+    return Imager(place, every=every, seconds=seconds, keep=keep, newest=opened.report.image)
 
 
 def _stopped(error: BaseException) -> WriterPoisoned:

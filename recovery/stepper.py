@@ -26,6 +26,7 @@ from recovery.state import Finished, State, Undo
 from recovery.table_engine import TableEngine, run_rebuild, schema_fingerprint, state_of
 
 Factory = Callable[[], Any]
+Apply = Callable[[Any, Context, Command], Any]
 
 PRECISION: Final = 28
 
@@ -88,6 +89,8 @@ class Stepper(Protocol):
     kind: str
     """"tables" or "value": the kind of image that holds this engine's state."""
     fingerprint: bytes
+    apply: Apply
+    """How a command is applied; a guard puts itself in between (recovery/determinism.py)."""
 
     @property
     def digest_bytes(self) -> bytes | None:
@@ -113,6 +116,7 @@ class TableStepper:
 
     def __init__(self, engine: TableEngine, seed: int) -> None:
         self.engine = engine
+        self.apply: Apply = _applied
         self.state: State = state_of(engine)
         self.seed = seed
         self.name, self.state_version, self.logic_version, self.replays_from = _versions(engine)
@@ -134,7 +138,7 @@ class TableStepper:
         state.begin()
         try:
             try:
-                result_bytes = values.encode(_applied(engine, context, command))
+                result_bytes = values.encode(self.apply(engine, context, command))
                 if context.events:
                     events_bytes = framing.pack_events(context.events)
                 finished = state.finish()
@@ -199,6 +203,7 @@ class CaptureStepper:
     def __init__(self, factory: Factory, seed: int, digest_every: int) -> None:
         self._factory = factory
         self.engine = factory()
+        self.apply: Apply = _applied
         self.seed = seed
         self.name, self.state_version, self.logic_version, self.replays_from = _versions(self.engine)
         self.fingerprint = xxhash.xxh3_128_digest(f"{self.name} value {self.state_version}".encode())
@@ -221,7 +226,7 @@ class CaptureStepper:
         began_ns = time.perf_counter_ns()
         try:
             try:
-                result_bytes = values.encode(_applied(self.engine, context, command))
+                result_bytes = values.encode(self.apply(self.engine, context, command))
                 if context.events:
                     events_bytes = framing.pack_events(context.events)
             except Reject as reject:

@@ -24,10 +24,11 @@ from unittest import mock
 from uuid import uuid4
 
 from journal import values
-from journal.errors import DivergenceError
+from journal.errors import DivergenceError, Nondeterminism
 from journal.journal import Journal
 from journal.records import Command, stored_command
 from journal.urls import open_writer
+from recovery.guard import OFF
 from recovery.loading import EngineArgument, engine_factory, engine_spec
 from recovery.runtime import Runtime
 from recovery.stepper import Asked, CaptureStepper, Factory, Stepper, TableStepper, make_stepper
@@ -58,12 +59,13 @@ def trial(engine: EngineArgument, **options: Any) -> Iterator[Runtime]:
             raise error
 
 
-def check_engine(engine: EngineArgument, commands: Iterable[Command]) -> None:
+def check_engine(engine: EngineArgument, commands: Iterable[Command], *, guard: str = OFF) -> None:
     """Try to catch an engine out over these commands; DivergenceError says what was found.
 
     Each command is run with a capture, restore and comparison after it; again with an exception at each of its writes, which
     must leave no trace; a Reject must have changed nothing; an engine's own ``digest`` must move whenever its captured value
-    does; and the whole is run in two processes with different PYTHONHASHSEED, whose histories must be equal.
+    does; and the whole is run in two processes with different PYTHONHASHSEED, whose histories must be equal.  ``guard="strict"``
+    raises Nondeterminism at the first line that is not deterministic (recovery/determinism.py).
     """
     given = [
         stored_command(
@@ -72,15 +74,15 @@ def check_engine(engine: EngineArgument, commands: Iterable[Command]) -> None:
         for n, c in enumerate(commands)
     ]
     factory = engine_factory(engine)
-    _check_restores(engine, given)
+    _check_restores(engine, given, guard)
     _check_undo(factory, given)
     _check_hash_seeds(factory, given)
 
 
-def _check_restores(engine: EngineArgument, commands: Sequence[Command]) -> None:
-    with trial(engine, heavy=True, seed=SEED, digest_every=1) as runtime:
+def _check_restores(engine: EngineArgument, commands: Sequence[Command], guard: str) -> None:
+    with trial(engine, heavy=True, seed=SEED, digest_every=1, guard=guard) as runtime:
         for outcome in runtime.execute_many(commands):
-            if isinstance(outcome, DivergenceError):
+            if isinstance(outcome, DivergenceError | Nondeterminism):
                 raise outcome
 
 

@@ -18,6 +18,7 @@ from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
 from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
+from recovery.guard import OFF, check_mode, guarded
 from recovery.images import Placement, open_catalog, place
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
 from recovery.replayer import Replayer
@@ -45,6 +46,7 @@ def verify(
     keep_going: bool = False,
     compare: bool = True,
     app_dir: str = ".",
+    guard: str = OFF,
     progress: Progress | None = None,
 ) -> Report:
     """Replay the commands with ``after < id <= until`` (None: to the end) and compare each with its record.
@@ -53,10 +55,12 @@ def verify(
     after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or
     "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the verdict "damaged"; what could not
-    be opened is raised.
+    be opened is raised.  Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a
+    command that meets such a line diverges there.
     """
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
+    check_mode(guard)
     factory = engine_factory(engine, app_dir=app_dir)
     spec = engine if isinstance(engine, str) else engine_spec(factory)
     reader = Journal(open_reader(journal), stream) if isinstance(journal, str) else journal
@@ -67,14 +71,16 @@ def verify(
             stepper = make_stepper(factory, identity.seed, identity.digest_every)
             run = _Run(stepper, reader, Replayer(stepper, reader.epochs(), revision=code_revision(factory)), progress)
             catalog = open_catalog(snapshots, reader.stream)
-            found = run.report(
-                catalog,
-                after=after,
-                until=until,
-                start=start,
-                mode=mode if compare else "rebuild",
-                keep_going=keep_going,
-            )
+            with guarded(stepper, guard) as watch:
+                found = run.report(
+                    catalog,
+                    after=after,
+                    until=until,
+                    start=start,
+                    mode=mode if compare else "rebuild",
+                    keep_going=keep_going,
+                )
+            found = found if watch is None else replace(found, guard=watch.to_dict())
         if isinstance(journal, str) and found.divergences:
             first = _with_second_opinion(found.divergences[0], factory, journal, reader, snapshots, app_dir)
             again = [

@@ -62,3 +62,14 @@ def range_options(function: F) -> F:
         function
     )
     return click.option("--after", metavar="N|TIME", default="0", help="Only commands after this one.")(function)
+
+
+def guard_option(function: F) -> F:
+    """``--guard``."""
+    return click.option(
+        "--guard",
+        type=click.Choice(["off", "warn", "strict"]),
+        default="off",
+        show_default=True,
+        help="Look for what is not the same on a replay: clock, chance, files, the order of sets.",
+    )(function)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from recovery.cli.options import json_option, quiet_option, range_options, require_engine, shared, take
+from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
 from recovery.cli.output import progress, say, show_json
 
 
@@ -22,6 +22,7 @@ from recovery.cli.output import progress, say, show_json
 )
 @click.option("--keep-going", is_flag=True, help="Go on after a divergence, from that command's recorded rows.")
 @click.option("--strict", is_flag=True, help="Anything not checked exits 5.")
+@guard_option
 @json_option
 @quiet_option
 def command(
@@ -32,6 +33,7 @@ def command(
     mode: str,
     keep_going: bool,
     strict: bool,
+    guard: str,
     **rest: Any,
 ) -> int:
     """Replay the journal with this code and say whether it is the same, command by command.
@@ -39,6 +41,7 @@ def command(
     \b
     recovery replay --engine shop.engine:Till --journal sqlite:till.db
     recovery replay --after 40000 --until 50000 --json
+    recovery replay --guard warn
     """
     from journal.errors import UsageError
     from recovery import open_journal
@@ -65,6 +68,7 @@ def command(
             keep_going=keep_going,
             compare=verify,
             app_dir=found.app_dir,
+            guard=guard,
             progress=draw,
         )
     if as_json:
