@@ -21,6 +21,7 @@
         DeliveryFailed            the consumer of an outbox refused its messages too often
         NewerSchema               the store was written by a newer release
         EngineImportError         the engine could not be loaded
+        WorkerLost                a process that was given work ended without an answer
       CorruptionError    exit 4   restore a copy
         ChecksumMismatch          stored bytes are not those that were written
         BrokenChain               an entry does not continue the one before it
@@ -162,6 +163,10 @@ class NewerSchema(UnavailableError):
 
 class EngineImportError(UnavailableError):
     """The engine's module or attribute could not be loaded."""
+
+
+class WorkerLost(UnavailableError):
+    """A process that was given work ended without an answer; what it was to check is not checked."""
 
 
 class CorruptionError(RecoveryError):

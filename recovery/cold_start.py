@@ -286,9 +286,9 @@ def _epoch(number: int, stepper: Stepper, revision: str, head: int, loss: str) -
 
 
 def _not_checked(replayer: Replayer) -> tuple[str, ...]:
-    if not replayer.redone:
+    redone = replayer.redone
+    if not redone:
         return ()
-    first, last = replayer.redone[0], replayer.redone[-1]
     return (
-        f"{len(replayer.redone)} commands from {first} to {last} ran under older rules and were redone from their rows",
+        f"{redone.count} commands from {redone.first} to {redone.last} ran under older rules and were redone from their rows",
     )

@@ -13,7 +13,7 @@ from typing import Any, Final
 from journal import values
 from journal.framing import Change, Event
 from journal.records import Entry
-from recovery.json_values import to_json
+from recovery.json_values import from_json, to_json
 from recovery.plain_text import visible
 from recovery.state import encode_row
 
@@ -24,6 +24,7 @@ HIDDEN_STATE: Final = "hidden state"
 ORDER_ONLY: Final = "order only"
 RECORDER_FAULT: Final = "recorder fault"
 CHANGES_INCOMPLETE: Final = "changes incomplete"
+RESTORE_HOLE: Final = "restore hole"
 UNKNOWN: Final = "unknown"
 
 ABSENT: Final = object()
@@ -54,6 +55,12 @@ class FieldDifference:
         document["path"] = self.path
         return document | sides(self.recorded, self.replayed)
 
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> FieldDifference:
+        """The difference of ``to_dict``'s document."""
+        both = (from_json(document[side]) if side in document else ABSENT for side in ("recorded", "replayed"))
+        return cls(document["table"], from_json(document["key"]), document.get("field", ""), *both)
+
     def __str__(self) -> str:
         recorded, replayed = ("no row" if side is ABSENT else repr(side) for side in (self.recorded, self.replayed))
         return f"{self.path}: recorded {recorded}, replayed {replayed}"
@@ -71,6 +78,12 @@ class Divergence:
     fields: tuple[FieldDifference, ...] = ()
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     reproduce: str = ""
+    explanation: str = ""
+    """A sentence: why it happened, as far as is known."""
+    evidence: tuple[str, ...] = ()
+    """What was run to find out, and what it showed; a line each."""
+    factor: str = ""
+    """What the outcome was shown to depend on, one of ``explanation.FACTORS``; empty where nothing was."""
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -95,10 +108,31 @@ class Divergence:
         document |= self.parts
         document["fields"] = [difference.to_dict() for difference in self.fields]
         document["reproduce"] = self.reproduce
+        document |= {"explanation": self.explanation} if self.explanation else {}
+        document |= {"factor": self.factor} if self.factor else {}
+        document |= {"evidence": list(self.evidence)} if self.evidence else {}
         return document
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Divergence:
+        """The divergence of ``to_dict``'s document: how one process tells another."""
+        return cls(
+            document["command_id"],
+            document["request_id"],
+            document["type"],
+            tuple(document["what"]),
+            document["cause"],
+            tuple(FieldDifference.from_dict(each) for each in document["fields"]),
+            {name: document[name] for name in ("response", "events") if name in document},
+            document["reproduce"],
+            document.get("explanation", ""),
+            tuple(document.get("evidence", ())),
+            document.get("factor", ""),
+        )
 
     def __str__(self) -> str:
         lines = [f"command {self.command_id} ({visible(self.type)}) diverges in {', '.join(self.what)}: {self.cause}"]
+        lines += [visible(f"  why: {self.explanation}")] if self.explanation else []
         lines += [visible(f"  {difference}") for difference in self.fields[:20]]
         if len(self.fields) > 20:
             lines.append(f"  … and {len(self.fields) - 20} fields more")
@@ -107,6 +141,7 @@ class Divergence:
                 visible(f"  {name} {side}: {json.dumps(value, ensure_ascii=False)[:300]}")
                 for side, value in part.items()
             ]
+        lines += [visible(f"  evidence: {line}") for line in self.evidence]
         if self.reproduce:
             lines.append(f"  again: {self.reproduce}")
         return "\n".join(lines)

@@ -50,7 +50,7 @@ def place(
         identity = journal.identity
         loaded = catalog.load(
             journal,
-            lambda reader: _load(stepper, reader),
+            lambda reader: load_image(stepper, reader),
             journal_id=identity.journal_id,
             engine=identity.engine,
             at_or_before=at_or_before,
@@ -69,7 +69,8 @@ def place(
     return Placement(command_id, loaded.name, tuple(steps_down))
 
 
-def _load(stepper: Stepper, reader: ImageReader) -> None:
+def load_image(stepper: Stepper, reader: ImageReader) -> None:
+    """Become the state of an image, read to its end.  EngineMismatch, CorruptionError."""
     header = reader.header
     if header.kind != stepper.kind or header.schema != stepper.fingerprint:
         raise EngineMismatch(

@@ -31,6 +31,7 @@ class Report:
     seconds: float
     divergences: tuple[Divergence, ...] = ()
     damage: str = ""
+    segments: int = 1
     guard: dict[str, Any] | None = None
     """What the determinism guard found and could not see (recovery/determinism.py); None where the engine ran without."""
 
@@ -59,7 +60,7 @@ class Report:
             "checked": dict(self.checked),
             "not_checked": list(self.not_checked),
             "snapshot": {"command_id": self.snapshot},
-            "segments": 1,
+            "segments": self.segments,
             "seconds": round(self.seconds, 3),
             "commands_per_second": self.commands_per_second,
             "divergences": [divergence.to_dict() for divergence in self.divergences],

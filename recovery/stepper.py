@@ -11,7 +11,7 @@ from __future__ import annotations
 import decimal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ import xxhash
 
 from journal import digest, framing, values
 from journal.errors import DivergenceError, EngineImportError, UsageError, ValueRefused
-from journal.framing import NO_EVENTS
+from journal.framing import NO_EVENTS, Change
 from journal.records import TEXT_BYTES_MAX, Command, Entry, Reject, stored_command
 from recovery.engine import Context, Engine
 from recovery.state import Finished, State, Undo
@@ -119,7 +119,7 @@ class TableStepper:
         self.apply: Apply = _applied
         self.state: State = state_of(engine)
         self.seed = seed
-        self.name, self.state_version, self.logic_version, self.replays_from = _versions(engine)
+        self.name, self.state_version, self.logic_version, self.replays_from = engine_versions(engine)
         self.fingerprint = schema_fingerprint(type(engine))
         self._undo: deque[tuple[int, Undo]] = deque()
 
@@ -170,6 +170,12 @@ class TableStepper:
         run_rebuild(self.engine)
         return finished
 
+    def write(self, changes: Iterable[Change]) -> None:
+        """Write rows, whatever commands they come from, with no way back."""
+        self._undo.clear()
+        self.state.redo(changes)
+        run_rebuild(self.engine)
+
     def undo_to(self, command_id: int) -> None:
         """Put rows back, newest step first."""
         while self._undo and self._undo[-1][0] > command_id:
@@ -205,7 +211,7 @@ class CaptureStepper:
         self.engine = factory()
         self.apply: Apply = _applied
         self.seed = seed
-        self.name, self.state_version, self.logic_version, self.replays_from = _versions(self.engine)
+        self.name, self.state_version, self.logic_version, self.replays_from = engine_versions(self.engine)
         self.fingerprint = xxhash.xxh3_128_digest(f"{self.name} value {self.state_version}".encode())
         self._digest_every = digest_every
         self._digest_bytes: bytes | None = None
@@ -355,7 +361,17 @@ def check_engine_shape(engine: Any) -> None:
         )
 
 
-def _versions(engine: TableEngine | Engine) -> tuple[str, int, int, int]:
+class Versions(NamedTuple):
+    """What an engine says it is."""
+
+    name: str
+    state_version: int
+    logic_version: int
+    replays_from: int
+
+
+def engine_versions(engine: TableEngine | Engine) -> Versions:
+    """What an engine says it is, with what it leaves out."""
     state_version = getattr(engine, "state_version", 1)
     logic_version = getattr(engine, "logic_version", 1)
-    return engine.name, state_version, logic_version, getattr(engine, "replays_from", logic_version)
+    return Versions(engine.name, state_version, logic_version, getattr(engine, "replays_from", logic_version))

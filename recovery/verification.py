@@ -1,36 +1,40 @@
-"""verify(): replay recorded history with this code and say whether it is the same, command by command."""
+"""verify(): replay recorded history with this code and say whether it is the same, command by command.
+
+This is the coordinator: it settles what is to be replayed, has it replayed (here, or in segments by an executor), and sums up.
+A whole history is proven by its segments: each begins in a state whose digest and chain the journal records, and ends in
+those with which the next begins.
+"""
 
 from __future__ import annotations
 
-import decimal
-import gc
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Final
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any
 
-from journal.errors import CorruptionError, UsageError
+from journal.errors import CorruptionError, EvidenceAhead, UsageError, WorkerLost
 from journal.journal import Journal
-from journal.records import Entry
 from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
+from recovery.cuts import anchors
 from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
-from recovery.guard import OFF, check_mode, guarded
-from recovery.images import Placement, open_catalog, place
+from recovery.guard import OFF, check_mode
+from recovery.images import open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
-from recovery.replayer import Replayer
+from recovery.range_replay import Outcome, Range, RangeReplay
 from recovery.report import Report
 from recovery.second_execution import other_outcome
-from recovery.stepper import Stepper, TableStepper, make_stepper, pinned_decimals
+from recovery.segments import Segment, plan
+from recovery.stepper import Factory, engine_versions
 from recovery.table_engine import TableEngine
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 
 Progress = Callable[[int, int], None]
-PROGRESS_EVERY: Final = 1000
 
 
 def verify(
@@ -38,6 +42,8 @@ def verify(
     journal: str | Journal,
     snapshots: str | SnapshotStore | None = None,
     *,
+    jobs: int = 1,
+    executor: Executor | str | None = None,
     stream: str = "main",
     after: int = 0,
     until: int | None = None,
@@ -54,200 +60,303 @@ def verify(
     The state at ``after`` comes from the newest verified image at or before it, or at ``start``, and the recorded rows
     after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or
     "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
-    ``compare=False`` only rebuilds, with the verdict "nothing".  Damage ends it with the verdict "damaged"; what could not
-    be opened is raised.  Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a
-    command that meets such a line diverges there.
+    ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
+    judged too, and the verdict is "damaged".  What could not be opened is raised.
+    Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
+    line diverges there.
+
+    With ``jobs`` above 1, that many processes replay segments of the history at the same time; with ``executor``, which is
+    any ``concurrent.futures.Executor`` or ``"dask:ADDRESS"``, its workers do.  They are given strings, so the journal, the
+    images and the engine must be named by such.  What is found does not depend on it.
     """
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
     check_mode(guard)
+    if type(jobs) is not int or jobs < 1:
+        raise UsageError(f"jobs is {jobs!r}; it is a number of processes, at least 1")
+    began = time.perf_counter()
     factory = engine_factory(engine, app_dir=app_dir)
-    spec = engine if isinstance(engine, str) else engine_spec(factory)
+    named = _Named(engine if isinstance(engine, str) else engine_spec(factory), journal, snapshots, stream, app_dir)
+    parallel = compare and (jobs > 1 or executor is not None)
+    if parallel:
+        named.require_strings(factory)
     reader = Journal(open_reader(journal), stream) if isinstance(journal, str) else journal
     try:
-        with decimal.localcontext(pinned_decimals()), steady_collector():
-            identity = reader.identity
-            require_engine_name(factory().name, identity)
-            stepper = make_stepper(factory, identity.seed, identity.digest_every)
-            run = _Run(stepper, reader, Replayer(stepper, reader.epochs(), revision=code_revision(factory)), progress)
-            catalog = open_catalog(snapshots, reader.stream)
-            with guarded(stepper, guard) as watch:
-                found = run.report(
-                    catalog,
-                    after=after,
-                    until=until,
-                    start=start,
-                    mode=mode if compare else "rebuild",
-                    keep_going=keep_going,
-                )
-            found = found if watch is None else replace(found, guard=watch.to_dict())
-        if isinstance(journal, str) and found.divergences:
-            first = _with_second_opinion(found.divergences[0], factory, journal, reader, snapshots, app_dir)
-            again = [
-                replace(each, reproduce=_reproduce(spec, journal, reader.stream, snapshots, app_dir, each.command_id))
-                for each in (first, *found.divergences[1:])
-            ]
-            found = replace(found, divergences=tuple(again))
-        return found
+        require_engine_name(factory().name, reader.identity)
+        verification = _Verification(factory, reader, open_catalog(snapshots, reader.stream), progress)
+        wanted = Range(after, after, mode if compare else "rebuild", keep_going, start, guard=guard)
+        verification.settle(wanted, until)
+        if parallel:
+            verification.replay_in_segments(named, jobs, executor)
+        else:
+            verification.replay_here()
+        found = verification.report(began)
+        return _explained(found, factory, named, reader)
     finally:
         if isinstance(journal, str):
             reader.close()
 
 
-class _Run:
-    """One verification under way."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What was asked to be verified, by the names under which another process finds it."""
 
-    def __init__(self, stepper: Stepper, journal: Journal, replayer: Replayer, progress: Progress | None) -> None:
-        self.stepper = stepper
-        self.journal = journal
-        self.replayer = replayer
+    engine: str | None
+    journal: str | Journal
+    snapshots: str | SnapshotStore | None
+    stream: str
+    app_dir: str
+
+    def require_strings(self, factory: Factory) -> None:
+        """UsageError where another process could not find the same."""
+        if not isinstance(self.journal, str) or self.journal.startswith("memory:"):
+            raise UsageError(
+                "other processes cannot read this journal: it is only in the memory of this one",
+                hint="replay it with jobs=1, or name a journal by its URL",
+            )
+        if self.snapshots is not None and not isinstance(self.snapshots, str):
+            raise UsageError("other processes cannot open these snapshots", hint="name them by their URL")
+        made_by = factory.__dict__.get("made_by")
+        if self.engine is None or (made_by is not None and _named(self.engine) is not made_by):
+            raise UsageError(
+                f"other processes cannot load {getattr(made_by, '__qualname__', made_by)!r}",
+                hint='put the engine in a module, and name it: "module:attr"',
+            )
+
+    def task(self, wanted: Range) -> dict[str, Any]:
+        """The task of recovery/segment_replay.py for one range."""
+        assert isinstance(self.journal, str)
+        names = {
+            "engine": self.engine,
+            "journal": self.journal,
+            "snapshots": self.images,
+            "stream": self.stream,
+            "app_dir": self.app_dir,
+        }
+        return names | wanted._asdict()
+
+    @property
+    def images(self) -> str:
+        """The URL of images that other processes can read; empty for none."""
+        shared = isinstance(self.snapshots, str) and not self.snapshots.startswith("memory:")
+        return str(self.snapshots) if shared else ""
+
+
+def _named(spec: str) -> Any:
+    module, _, attribute = spec.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+class _Verification:
+    """One verification under way: what it is of, and what was found."""
+
+    def __init__(self, factory: Factory, journal: Journal, catalog: Catalog | None, progress: Progress | None) -> None:
+        self._factory = factory
+        self._journal = journal
+        self._catalog = catalog
         self._progress = progress
-        self._seen = 0
+        self._revision = code_revision(factory)
+        self._engine = engine_versions(factory())
         self._passed_by = range(0)
+        self._range = Range(0, 0)
+        self._replayed = 0
+        self._damage: list[str] = []
+        self._found = Outcome(0, 0)
+        self._lost: list[tuple[Segment, WorkerLost]] = []
+        self._segments = 1
 
-    def report(
-        self,
-        catalog: Catalog | None,
-        *,
-        after: int,
-        until: int | None,
-        start: int | None,
-        mode: str,
-        keep_going: bool,
-    ) -> Report:
-        """Place the engine, replay, and sum up."""
-        began = time.perf_counter()
-        damage = ""
-        divergences: list[Divergence] = []
-        placed = Placement(0, "", ())
-        if start is not None and start > after:
-            self._passed_by = range(after + 1, start + 1)
-            after = start
-        last = after
+    def settle(self, wanted: Range, until: int | None) -> None:
+        """Settle the range: to the end where ``until`` is None; not before the image that was asked for."""
+        if wanted.start is not None and wanted.start > wanted.after:
+            self._passed_by = range(wanted.after + 1, wanted.start + 1)
+            wanted = wanted._replace(after=wanted.start)
+        end = self._end()
+        self._range = wanted._replace(until=max(wanted.after, end if until is None else min(until, end)))
+
+    def _end(self) -> int:
         try:
-            self.journal.require_end()
-            end = self.journal.head().command_id
-            last = end if until is None else min(until, end)
-            if last > after:
-                placed = place(
-                    self.stepper, catalog, self.journal, after if start is None else start, exactly=bool(start)
-                )
-                for divergence in self._divergences(placed.command_id, after, last, mode):
-                    divergences.append(divergence)
-                    if not keep_going:
-                        break
-        except CorruptionError as error:
-            damage = str(error)
-        return self._summed_up(placed, after, last, divergences, damage, time.perf_counter() - began)
+            self._journal.require_end()
+        except EvidenceAhead as error:
+            self._damage.append(str(error))
+        last = self._journal.store.last(self._journal.stream)
+        return 0 if last is None else last.command_id
 
-    def _divergences(self, base: int, after: int, last: int, mode: str) -> Iterator[Divergence]:
-        replayer = self.replayer
-        if base < after:
-            way_there = self.journal.read(base, after)
-            can_redo = isinstance(self.stepper, TableStepper) and self.journal.identity.changes == "rows"
-            yield from replayer.redo(way_there) if can_redo else replayer.execute(way_there)
-            replayer.checked.update(dict.fromkeys(replayer.checked, 0))
-            replayer.commands = 0
-        entries = self._watched(self.journal.read(max(base, after), last), last)
-        if mode == "rebuild":
-            replayer.rebuild(entries)
-        else:
-            yield from replayer.execute(entries) if mode == "execute" else replayer.redo(entries)
+    @property
+    def _size(self) -> int:
+        return self._range.until - self._range.after
 
-    def _watched(self, entries: Iterator[Entry], last: int) -> Iterator[Entry]:
-        for entry in entries:
-            self._seen += 1
-            if self._progress is not None and self._seen % PROGRESS_EVERY == 0:
-                self._progress(entry.command_id, last)
-            yield entry
+    def _tell(self, count: int) -> None:
+        self._replayed += count
+        self._draw()
 
-    def _summed_up(
-        self, placed: Placement, after: int, last: int, found: list[Divergence], damage: str, seconds: float
-    ) -> Report:
-        replayer, stepper = self.replayer, self.stepper
-        if found:
-            verdict = verdicts.DIVERGED
-        elif damage:
+    def _draw(self) -> None:
+        if self._progress is not None:
+            self._progress(self._range.after + self._replayed, self._range.until)
+
+    # Replaying
+
+    def replay_here(self) -> None:
+        """Replay the range in this process."""
+        if self._size:
+            replay = RangeReplay(
+                self._factory, self._journal, self._catalog, revision=self._revision, progress=self._tell
+            )
+            self._found = replay.run(self._range)
+
+    def replay_in_segments(self, named: _Named, jobs: int, executor: Executor | str | None) -> None:
+        """Replay the range in segments, where that is faster; else here."""
+        from recovery.parallel import Segments, opened_executor
+
+        counted = executor is None
+        with opened_executor(executor, jobs, self._count) as (found, workers):
+            ranges = self._planned(workers)
+            if len(ranges) < 2:
+                return self.replay_here()
+            segments = Segments(
+                found,
+                first_only=not self._range.keep_going,
+                waiting=self._draw,
+                done=lambda outcome: None if counted else self._count(outcome.commands),
+            )
+            outcomes = segments.replay([named.task(wanted) for wanted in ranges])
+        self._segments = len(outcomes)
+        self._join(outcomes)
+        return None
+
+    def _count(self, count: int) -> None:
+        self._replayed += count
+
+    def _planned(self, workers: int) -> list[Range]:
+        identity, wanted = self._journal.identity, self._range
+        try:
+            known = {each.command_id: each.name for each in anchors(self._catalog, self._journal, identity.engine)}
+        except CorruptionError:
+            return [wanted]
+        can_fold = identity.changes == "rows" and not identity.digest_every
+        segments = plan(wanted.after, wanted.until, list(known), jobs=workers, can_fold=can_fold)
+        first = wanted._replace(until=segments[0].until)
+        others = [
+            wanted._replace(after=each.after, until=each.until, start=None, cut=True, image=known.get(each.after, ""))
+            for each in segments[1:]
+        ]
+        return [first, *others]
+
+    def _join(self, found: list[tuple[dict[str, Any], Outcome | WorkerLost]]) -> None:
+        """Put the segments' outcomes together, and see that each ends where the next begins."""
+        whole: Outcome | None = None
+        for task, outcome in found:
+            if isinstance(outcome, WorkerLost):
+                self._lost.append((Segment(task["after"], task["until"]), outcome))
+                continue
+            if whole is None:
+                whole = outcome
+                continue
+            if whole.until == outcome.after and outcome.begin[0] and whole.end[0] and whole.end != outcome.begin:
+                whole.damage.append(f"command {outcome.after}: its record is another than when it was replayed")
+            whole.join(outcome)
+        self._found = self._found if whole is None else whole
+
+    # Summing up
+
+    def report(self, began: float) -> Report:
+        """What was found.  WorkerLost where no divergence was found and some segments could not be replayed."""
+        found, after = self._found, self._range.after
+        compared = found.commands and sum(found.checked.values())
+        damage = dict.fromkeys([*self._damage, *found.damage])
+        if damage:
             verdict = verdicts.DAMAGED
+        elif found.divergences:
+            verdict = verdicts.DIVERGED
+        elif self._lost:
+            raise self._lost[0][1]
         else:
-            verdict = verdicts.VERIFIED if replayer.commands and sum(replayer.checked.values()) else verdicts.NOTHING
+            verdict = verdicts.VERIFIED if compared else verdicts.NOTHING
         return Report(
             verdict,
-            stepper.name,
-            stepper.state_version,
-            stepper.logic_version,
-            after + 1 if replayer.commands else 0,
-            (after + replayer.commands) if replayer.commands else 0,
-            replayer.commands,
-            dict(replayer.checked),
-            tuple(self._not_checked(after, last, bool(found))),
-            placed.command_id,
-            seconds,
-            tuple(found),
-            damage,
+            *self._engine[:3],
+            after + 1 if found.commands else 0,
+            found.last if found.commands else 0,
+            found.commands,
+            dict(found.checked),
+            tuple(self._not_checked()),
+            found.snapshot,
+            time.perf_counter() - began,
+            tuple(found.divergences),
+            "; ".join(damage),
+            self._segments,
+            found.guard,
         )
 
-    def _not_checked(self, after: int, last: int, diverged: bool) -> Iterator[str]:
-        replayer = self.replayer
-        redone = replayer.redone
+    def _not_checked(self) -> Iterator[str]:
+        found, identity = self._found, self._journal.identity
+        yield from self._not_replayed()
+        if found.redone:
+            yield (
+                f"{found.redone.count} commands from {found.redone.first} to {found.redone.last} ran under rules older than "
+                f"{self._engine.replays_from} and were redone from their rows, not executed"
+            )
+        digests = found.checked["post_digest"]
+        if not sum(found.checked.values()) and found.commands:
+            yield f"{found.commands} commands: they were run, and nothing was compared"
+        elif digests < found.commands - found.unjudged.count and identity.digest_every:
+            missing = found.commands - found.unjudged.count - digests
+            yield f"the state after {missing} commands: its digest is taken every {identity.digest_every} commands"
+        if found.unjudged:
+            yield (
+                f"{found.unjudged.count} commands from {found.unjudged.first} to {found.unjudged.last} that follow a "
+                "divergence: no rows are recorded to go on from, so what differs there may come of it"
+            )
+        if not identity.digest_every and identity.changes == "none":
+            yield "rows: this journal records none"
+
+    def _not_replayed(self) -> Iterator[str]:
+        found, after = self._found, self._range.after
         if self._passed_by:
             yield (
                 f"{len(self._passed_by)} commands from {self._passed_by[0]} to {self._passed_by[-1]}: "
                 "the image that the replay started from lies behind them"
             )
-        if redone:
-            yield (
-                f"{len(redone)} commands from {redone[0]} to {redone[-1]} ran under rules older than "
-                f"{self.stepper.replays_from} and were redone from their rows, not executed"
-            )
-        digests = replayer.checked["post_digest"]
-        if not sum(replayer.checked.values()) and replayer.commands:
-            yield f"{replayer.commands} commands: they were run, and nothing was compared"
-        elif digests < replayer.commands and self.journal.identity.digest_every:
-            every = self.journal.identity.digest_every
-            yield f"the state after {replayer.commands - digests} commands: its digest is taken every {every} commands"
-        rest = last - after - replayer.commands
-        if rest > 0:
-            yield f"{rest} commands after {after + replayer.commands}" + (
-                ": the replay stopped there" if diverged else ""
-            )
-        if not self.journal.identity.digest_every and self.journal.identity.changes == "none":
-            yield "rows: this journal records none"
+        for loss in found.losses:
+            yield f"{loss.last - loss.first + 1} commands from {loss.first} to {loss.last}: the record is damaged there"
+        for segment, error in self._lost:
+            yield f"{segment.until - segment.after} commands from {segment.after + 1} to {segment.until}: {error}"
+        end = max([found.last, after, *(loss.last for loss in found.losses), *(each.until for each, _ in self._lost)])
+        if end < self._range.until:
+            stopped = ": the replay stopped there" if found.divergences else ""
+            yield f"{self._range.until - end} commands after {end}{stopped}"
 
 
-def _with_second_opinion(
-    first: Divergence, factory: Any, journal: str, reader: Journal, snapshots: Any, app_dir: str
-) -> Divergence:
+def _explained(found: Report, factory: Factory, named: _Named, reader: Journal) -> Report:
+    """The report with a second opinion on its first divergence, and what to type to see each again."""
+    if not found.divergences or not isinstance(named.journal, str):
+        return found
+    first = _with_second_opinion(found.divergences[0], factory, named, reader)
+    again = [
+        replace(each, reproduce=_reproduce(named, reader.stream, each.command_id))
+        for each in (first, *found.divergences[1:])
+    ]
+    return replace(found, divergences=tuple(again))
+
+
+def _with_second_opinion(first: Divergence, factory: Factory, named: _Named, reader: Journal) -> Divergence:
     """The divergence with its cause corrected where the command comes out otherwise in a process with another hash seed."""
     if first.cause not in (UNKNOWN, LOGIC_CHANGED, HIDDEN_STATE, ORDER_ONLY) or not isinstance(factory(), TableEngine):
         return first
-    differs = other_outcome(
-        factory, journal, reader.stream, snapshots if isinstance(snapshots, str) else "", app_dir, first.command_id
-    )
+    differs = other_outcome(factory, str(named.journal), reader.stream, named.images, named.app_dir, first.command_id)
     return replace(first, cause=NOT_DETERMINISTIC) if differs else first
 
 
-def _reproduce(
-    spec: str | None, journal: str, stream: str, snapshots: str | SnapshotStore | None, app_dir: str, command_id: int
-) -> str:
+def _reproduce(named: _Named, stream: str, command_id: int) -> str:
     """What to type to see one divergence again; empty where no other process can open the same."""
-    if spec is None or journal.startswith("memory:"):
+    journal = str(named.journal)
+    if named.engine is None or journal.startswith("memory:"):
         return ""
-    words = ["recovery", "replay", "--engine", spec]
-    words += ["--app-dir", app_dir] if app_dir != "." else []
+    words = ["recovery", "replay", "--engine", named.engine]
+    words += ["--app-dir", named.app_dir] if named.app_dir != "." else []
     words += ["--journal", redacted(journal)]
-    words += ["--snapshots", snapshots] if isinstance(snapshots, str) and not snapshots.startswith("memory:") else []
+    words += ["--snapshots", named.images] if named.images else []
     words += ["--stream", stream] if stream != "main" else []
     return shlex.join([*words, "--after", str(command_id - 1), "--until", str(command_id)])
-
-
-@contextmanager
-def steady_collector() -> Iterator[None]:
-    """Bulk work makes millions of objects and no cycles: the collector would look at all of them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
