@@ -26,6 +26,7 @@
         ChecksumMismatch          stored bytes are not those that were written
         BrokenChain               an entry does not continue the one before it
         Gap                       an entry is missing
+        TornTail                  the last batch was never wholly written, nor acknowledged
         UnknownFormat             bytes of no format this release reads
         EvidenceAhead             something proves that the journal lost its end
       NothingVerified    exit 5   there was nothing to look at
@@ -185,6 +186,10 @@ class BrokenChain(CorruptionError):
 
 class Gap(CorruptionError):
     """An entry that must be there is missing."""
+
+
+class TornTail(CorruptionError):
+    """The last batch of a ``wal:`` journal was being written when power went: it was never acknowledged, and can be cut."""
 
 
 class UnknownFormat(CorruptionError):

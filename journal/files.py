@@ -7,6 +7,7 @@ name is durable after ``sync_directory`` of its folder.
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 from typing import BinaryIO, Final, Protocol
@@ -27,6 +28,22 @@ class NewFile(Protocol):
         """Let the file go, without a sync."""
 
 
+class RandomAccessFile(Protocol):
+    """An existing file, read and overwritten at given bytes."""
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """At most ``size`` bytes from ``offset``; fewer only where the file ends."""
+
+    def write_at(self, data: bytes, offset: int) -> None:
+        """Put all of ``data`` at ``offset``; where it fails, any part may be there."""
+
+    def sync(self) -> None:
+        """Make the bytes durable, and a grown length."""
+
+    def close(self) -> None:
+        """Let the file go, without a sync."""
+
+
 class FileOps(Protocol):
     """A file system.  Paths are absolute or relative to the working directory; errors are OSError."""
 
@@ -42,8 +59,20 @@ class FileOps(Protocol):
     def read(self, path: str) -> BinaryIO:
         """Open a file for reading.  FileNotFoundError where there is none."""
 
+    def open_at(self, path: str, mode: str) -> RandomAccessFile:
+        """Open an existing file for reading ("r") or for both ("w").  FileNotFoundError where there is none."""
+
+    def view(self, path: str) -> bytes | mmap.mmap:
+        """The bytes of a file that no longer changes, without reading them all."""
+
+    def boot(self) -> bytes:
+        """16 bytes that are others after the machine was started again; zeros where that is not known."""
+
     def size(self, path: str) -> int:
         """A file's length in bytes."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name, in place of a file that may have it."""
 
     def link(self, source: str, target: str) -> None:
         """Give a file a second name.  FileExistsError where the name is taken."""
@@ -79,6 +108,41 @@ class LocalFile:
         self._file.close()
 
 
+# Where there is no fdatasync, fsync does more than is asked.
+_sync_data: Final = getattr(os, "fdatasync", os.fsync)
+
+
+class LocalRandomAccessFile:
+    """A ``RandomAccessFile`` of this machine."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        self._handle = os.open(path, (os.O_RDWR if mode == "w" else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """pread, as often as it takes."""
+        data = os.pread(self._handle, size, offset)
+        while 0 < len(data) < size:
+            more = os.pread(self._handle, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def write_at(self, data: bytes, offset: int) -> None:
+        """pwrite, as often as it takes."""
+        written = os.pwrite(self._handle, data, offset)
+        while written < len(data):
+            written += os.pwrite(self._handle, memoryview(data)[written:], offset + written)
+
+    def sync(self) -> None:
+        """fdatasync."""
+        _sync_data(self._handle)
+
+    def close(self) -> None:
+        """Close, without a sync."""
+        os.close(self._handle)
+
+
 class LocalFiles:
     """The ``FileOps`` of this machine."""
 
@@ -111,9 +175,32 @@ class LocalFiles:
         """open(path, "rb")."""
         return open(path, "rb")
 
+    def open_at(self, path: str, mode: str) -> RandomAccessFile:
+        """os.open."""
+        return LocalRandomAccessFile(path, mode)
+
+    def view(self, path: str) -> bytes | mmap.mmap:
+        """mmap, which takes no empty file."""
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def boot(self) -> bytes:
+        """Linux's boot id."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id") as file:
+                return bytes.fromhex(file.read().strip().replace("-", ""))
+        except (OSError, ValueError):
+            return bytes(16)
+
     def size(self, path: str) -> int:
         """os.path.getsize."""
         return os.path.getsize(path)
+
+    def rename(self, source: str, target: str) -> None:
+        """os.replace."""
+        os.replace(source, target)
 
     def link(self, source: str, target: str) -> None:
         """os.link."""
@@ -155,6 +242,16 @@ KILL_POINTS: Final = (
     "cold_start.loaded",
     "cold_start.replayed",
     "receipt.before",
+    "wal.frame.written",
+    "wal.index.before",
+    "wal.index.after",
+    "wal.segment.before",
+    "wal.segment.after",
+    "wal.tail.copied",
+    "wal.tail.zeroed",
+    "wal.tail.after",
+    "wal.close.before",
+    "wal.close.after",
 )
 """The moments between which a crash makes a difference, in the order of a life."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 from journal.cursors import CursorStore
 from journal.errors import UnknownScheme
 from journal.store import JournalStore
 
-KNOWN: Final = "memory:, memory:NAME, sqlite:PATH"
+KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR"
+
+_WITHOUT_SCHEMA: Final = ("memory", "wal")
 
 
 def open_reader(url: str) -> JournalStore:
@@ -20,6 +23,10 @@ def open_reader(url: str) -> JournalStore:
         from journal.stores.memory import MemoryStore
 
         return MemoryStore.open_for_read(place)
+    if scheme == "wal":
+        from journal.stores.wal import WalStore
+
+        return WalStore.open_for_read(place)
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_read(place)
@@ -35,6 +42,10 @@ def open_writer(url: str) -> JournalStore:
         from journal.stores.memory import MemoryStore
 
         return MemoryStore.open_for_write(place)
+    if scheme == "wal":
+        from journal.stores.wal import WalStore
+
+        return WalStore.open_for_write(place)
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_write(place)
@@ -56,7 +67,7 @@ def open_cursors(url: str) -> CursorStore:
 def journal_schema(url: str) -> tuple[int, int]:
     """The version of the schema found there and the one this release wants; (0, 0) for a store without a schema."""
     scheme, place = _split(url)
-    if scheme == "memory":
+    if scheme in _WITHOUT_SCHEMA:
         return 0, 0
     from journal.stores.sqlite import schema_state
 
@@ -74,11 +85,30 @@ def migrate_journal(url: str) -> tuple[int, int]:
 def journal_schema_sql(url: str) -> str:
     """The SQL that makes the schema, all versions in order; empty for a store without a schema."""
     scheme, _ = _split(url)
-    if scheme == "memory":
+    if scheme in _WITHOUT_SCHEMA:
         return ""
     from journal.stores.sqlite_schema import schema_sql
 
     return schema_sql()
+
+
+def cut_torn_tail(url: str, agreed: Callable[[str], bool]) -> str | None:
+    """Cut a batch that was never wholly written from a journal's end, where ``agreed`` says so of its description.
+
+    Gives the path of the copy that was kept; None where nothing is torn, where ``agreed`` did not, and for stores that
+    settle this by themselves.  Raises what ``open_writer`` does.
+    """
+    scheme, place = _split(url)
+    if scheme != "wal":
+        return None
+    from journal.stores.wal import WalStore
+
+    WalStore.open_for_read(place).close()
+    store = WalStore.open_for_write(place)
+    try:
+        return store.cut_torn_tail() if store.torn is not None and agreed(str(store.torn)) else None
+    finally:
+        store.close()
 
 
 def driver_notes() -> dict[str, str]:
@@ -107,7 +137,12 @@ def _split(url: str) -> tuple[str, str]:
         )
     if scheme == "sqlite" and not place:
         raise UnknownScheme("'sqlite:' names no file", hint="use sqlite:PATH, such as sqlite:.recovery/journal.db")
-    if scheme in ("memory", "sqlite") and colon:
+    if scheme == "wal" and (not place or place.startswith("//")):
+        raise UnknownScheme(
+            f"{redacted(url)!r} is not how a journal is named: it is wal:DIR, without slashes before the folder",
+            hint="use wal:DIR, such as wal:.recovery/journal",
+        )
+    if scheme in ("memory", "sqlite", "wal") and colon:
         return scheme, place
     raise UnknownScheme(
         f"{redacted(url)!r} names no journal that this release opens; known are {KNOWN}",
