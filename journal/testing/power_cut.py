@@ -1,20 +1,25 @@
 """A disk that loses power: ``FileOps`` (journal/files.py) in memory, which keeps what was synced and chance's pick of the rest.
 
-Of bytes that no sync covered, each sector is there or zero, and the file ends anywhere.  Of a name that was given or taken
-away since its folder was last synced, either state is found.
+Of bytes that no sync covered, each sector is as it was before or as it was written, in any order, and a file that has grown
+ends anywhere.  Of a name that was given or taken away since its folder was last synced, either state is found.
+
+The disk can fail as well: the operation ``fail_at`` that changes it, or the reading ``fail_read_at``, raises ``error``.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import itertools
 import random
 from typing import BinaryIO, Final
 
-from journal.files import NewFile
+from journal.files import NewFile, RandomAccessFile
 
 SECTOR_BYTES: Final = 64
 """Smaller than a real one, so that small files are torn too."""
+
+_boots = itertools.count(1)
 
 
 class PowerCut(BaseException):
@@ -22,11 +27,41 @@ class PowerCut(BaseException):
 
 
 class Inode:
-    """A file's bytes as the program sees them, and how many of them a sync has made durable."""
+    """A file's bytes as the program sees them, as the last sync made them durable, and where they were written since."""
 
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.synced = 0
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = bytearray(data)
+        self.durable = data
+        self.since: list[tuple[int, bytes]] = []
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Put bytes in place; a gap before them is zeros."""
+        _put(self.data, data, offset)
+        self.since.append((offset, data))
+
+    def sync(self) -> None:
+        """All is durable."""
+        self.durable, self.since = bytes(self.data), []
+
+    def after_cut(self, chance: random.Random, sector_bytes: int) -> bytes:
+        """The bytes as they are found at the next start."""
+        found = bytearray(self.durable)
+        likelihood = chance.choice((0.0, 0.5, 0.5, 0.9, 1.0))
+        for offset, data in self.since:
+            end = offset + len(data)
+            cuts = [offset, *range(offset - offset % sector_bytes + sector_bytes, end, sector_bytes), end]
+            for low, high in itertools.pairwise(cuts):
+                if chance.random() < likelihood:
+                    _put(found, data[low - offset : high - offset], low)
+        grown = len(found) - len(self.durable)
+        if grown > 0 and chance.random() < 0.5:
+            del found[len(self.durable) + chance.randint(0, grown) :]
+        return bytes(found)
+
+
+def _put(file: bytearray, data: bytes, offset: int) -> None:
+    file.extend(bytes(max(0, offset + len(data) - len(file))))
+    file[offset : offset + len(data)] = data
 
 
 class PowerCutFile:
@@ -38,30 +73,50 @@ class PowerCutFile:
 
     def write(self, data: bytes) -> None:
         """Append; where it fails, a part may have been written."""
-        try:
-            self._disk.operation()
-        except OSError:
-            self._inode.data += data[: len(data) // 2]
-            raise
-        self._inode.data += data
+        self._disk.write(self._inode, bytes(data), len(self._inode.data))
 
     def sync(self) -> None:
         """Make all bytes durable."""
         self._disk.operation()
-        self._inode.synced = len(self._inode.data)
+        self._inode.sync()
 
     def close(self) -> None:
         """Nothing."""
 
 
+class PowerCutRandomAccessFile(PowerCutFile):
+    """A ``RandomAccessFile`` of the disk below."""
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """The bytes as they are now."""
+        self._disk.reading()
+        return bytes(self._inode.data[offset : offset + size])
+
+    def write_at(self, data: bytes, offset: int) -> None:
+        """Overwrite; where it fails, a part may have been written."""
+        self._disk.write(self._inode, data, offset)
+
+
 class PowerCutDisk:
     """``FileOps`` in memory: power goes after ``cut_at`` operations, and operation ``fail_at`` raises ``error``."""
 
-    def __init__(self, *, cut_at: int = -1, fail_at: int = -1, error: int = errno.EIO) -> None:
+    def __init__(
+        self,
+        *,
+        cut_at: int = -1,
+        fail_at: int = -1,
+        fail_read_at: int = -1,
+        error: int = errno.EIO,
+        sector_bytes: int = SECTOR_BYTES,
+    ) -> None:
         self.operations = 0
+        self.readings = 0
         self._cut_at = cut_at
         self._fail_at = fail_at
+        self._fail_read_at = fail_read_at
         self._error = error
+        self._sector_bytes = sector_bytes
+        self._boot = next(_boots).to_bytes(16, "big")
         self._names: dict[str, Inode] = {}
         self._durable_names: dict[str, Inode] = {}
 
@@ -73,15 +128,35 @@ class PowerCutDisk:
         if self.operations == self._fail_at:
             raise OSError(self._error, "made to fail")
 
-    def after_cut(self, chance: random.Random) -> PowerCutDisk:
-        """The disk as it is found at the next start."""
-        disk = PowerCutDisk()
-        for path in self._names.keys() | self._durable_names.keys():
+    def reading(self) -> None:
+        """Count what reads a part of a file."""
+        self.readings += 1
+        if self.readings == self._fail_read_at:
+            raise OSError(errno.EIO, "made to fail")
+
+    def write(self, inode: Inode, data: bytes, offset: int) -> None:
+        """Write to a file; where it fails, the first half is there."""
+        try:
+            self.operation()
+        except OSError:
+            inode.write(data[: len(data) // 2], offset)
+            raise
+        inode.write(data, offset)
+
+    def after_cut(self, chance: random.Random, *, cut_at: int = -1) -> PowerCutDisk:
+        """The disk as it is found at the next start, which may be cut in turn."""
+        disk = type(self)(cut_at=cut_at, sector_bytes=self._sector_bytes)
+        for path in sorted(self._names.keys() | self._durable_names.keys()):
             inode = chance.choice([self._names.get(path), self._durable_names.get(path)])
             if inode is not None:
-                found = disk._names[path] = disk._durable_names[path] = Inode()
-                found.data[:] = inode.data[: inode.synced] + _remains(bytes(inode.data[inode.synced :]), chance)
-                found.synced = len(found.data)
+                found = Inode(inode.after_cut(chance, self._sector_bytes))
+                disk._names[path] = disk._durable_names[path] = found
+        return disk
+
+    def after_kill(self, *, cut_at: int = -1) -> PowerCutDisk:
+        """The disk as another process finds it in the same boot: nothing is lost yet, and nothing more is durable."""
+        disk = type(self)(cut_at=cut_at, sector_bytes=self._sector_bytes)
+        disk._boot, disk._names, disk._durable_names = self._boot, self._names, self._durable_names
         return disk
 
     def make_directories(self, path: str) -> None:
@@ -99,6 +174,20 @@ class PowerCutDisk:
         inode = self._names[path] = Inode()
         return PowerCutFile(self, inode)
 
+    def open_at(self, path: str, mode: str) -> RandomAccessFile:
+        """A file that is there."""
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "not there")
+        return PowerCutRandomAccessFile(self, self._names[path])
+
+    def view(self, path: str) -> bytes:
+        """All of a file."""
+        return self.read(path).read()
+
+    def boot(self) -> bytes:
+        """Another after each cut."""
+        return self._boot
+
     def read(self, path: str) -> BinaryIO:
         """A file's bytes as they are now."""
         if path not in self._names:
@@ -108,6 +197,11 @@ class PowerCutDisk:
     def size(self, path: str) -> int:
         """A file's length."""
         return len(self.read(path).read())
+
+    def rename(self, source: str, target: str) -> None:
+        """Another name, not durable yet."""
+        self.operation()
+        self._names[target] = self._names.pop(source)
 
     def link(self, source: str, target: str) -> None:
         """A second name, not durable yet."""
@@ -136,10 +230,3 @@ class PowerCutDisk:
         below = f"{path}/"
         self._durable_names = {name: inode for name, inode in self._durable_names.items() if not name.startswith(below)}
         self._durable_names |= {name: inode for name, inode in self._names.items() if name.startswith(below)}
-
-
-def _remains(data: bytes, chance: random.Random) -> bytes:
-    """What is left of bytes that no sync covered: each sector written or zero, and the file cut anywhere."""
-    sectors = [data[at : at + SECTOR_BYTES] for at in range(0, len(data), SECTOR_BYTES)]
-    torn = b"".join(sector if chance.random() < 0.5 else bytes(len(sector)) for sector in sectors)
-    return torn[: chance.randint(0, len(torn))]
