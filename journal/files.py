@@ -249,7 +249,6 @@ KILL_POINTS: Final = (
     "wal.segment.after",
     "wal.tail.copied",
     "wal.tail.zeroed",
-    "wal.tail.after",
     "wal.close.before",
     "wal.close.after",
 )

@@ -8,7 +8,7 @@
     32  8   byte of it up to which all is durable
     40  16  digest of bytes 0 to 39
 
-The mark itself is synced only when the writer opens and closes.  So:
+The mark itself is synced only when the writer closes.  So:
 
 * What it covers was durable, always: a bad frame there is damage, and a file that ends before it has lost its end.
 * Within the boot that wrote it, what lies beyond may be in the page cache alone: readers end at the mark.

@@ -1,4 +1,4 @@
-"""The end of a ``wal:`` journal: is it clean, torn, or damaged?  And how a torn one is cut.
+"""The end of a ``wal:`` journal: is it clean, torn, or damaged?
 
 A frame is written only after the one before it was synced, so at most one can be torn, and it was never acknowledged.  What
 lies at the end of the last segment is
@@ -9,16 +9,16 @@ lies at the end of the last segment is
   or of another segment.
 
 Other evidence (an image, a cursor, a shipped head) is held against the journal's head by whoever opens it; therefore opening
-cuts nothing: the tail is cut before the first write.  It is copied aside as ``<segment>-<byte>-<n>.torn``, and its space is
-zeroed and synced, so that none of its bytes can be taken for a later frame's.
+cuts nothing: the tail is cut before the first write (wal_writer.py).  It is copied aside as ``<segment>-<byte>-<n>.torn``,
+and its space is zeroed and synced, so that none of its bytes can be taken for a later frame's.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from journal.errors import ChecksumMismatch
-from journal.files import FileOps, RandomAccessFile, kill_point
+from journal.files import FileOps, RandomAccessFile
 from journal.stores.wal_frames import (
     ALIGNMENT,
     HEAD_BYTES,
@@ -27,8 +27,6 @@ from journal.stores.wal_frames import (
     zero_sectors,
 )
 from journal.stores.wal_segments import Contents
-
-_ZEROING_BYTES: Final = 2**20
 
 
 class Torn(NamedTuple):
@@ -85,8 +83,8 @@ def _holds_a_frame(rest: bytes, contents: Contents) -> bool:
     return False
 
 
-def cut(files: FileOps, folder: str, file: RandomAccessFile, torn: Torn) -> str:
-    """Copy a torn tail aside, zero its space, and sync both; the copy's path.  Raises OSError."""
+def copy_aside(files: FileOps, folder: str, file: RandomAccessFile, torn: Torn) -> str:
+    """Keep a copy of a torn tail, durable on return; its path."""
     taken = set(files.names(folder))
     stem = f"{torn.segment:020d}-{torn.offset}"
     number = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n}.torn" not in taken)
@@ -98,10 +96,4 @@ def cut(files: FileOps, folder: str, file: RandomAccessFile, torn: Torn) -> str:
     finally:
         copy.close()
     files.sync_directory(folder)
-    kill_point("wal.tail.copied")
-    for at in range(torn.offset, torn.offset + torn.size, _ZEROING_BYTES):
-        file.write_at(bytes(min(_ZEROING_BYTES, torn.offset + torn.size - at)), at)
-    kill_point("wal.tail.zeroed")
-    file.sync()
-    kill_point("wal.tail.after")
     return path

@@ -18,7 +18,7 @@ from journal.stores.wal_index import build_index
 from journal.stores.wal_log import Log
 from journal.stores.wal_mark import MARK_NAME, Mark
 from journal.stores.wal_segments import index_name, segment_name
-from journal.stores.wal_tail import cut
+from journal.stores.wal_tail import copy_aside
 
 SEGMENT_BYTES: Final = 64 * 2**20
 """A segment is sealed once the next frame would end beyond so many bytes; a larger frame has a segment of its own."""
@@ -86,7 +86,6 @@ class LogWriter:
             self._files.sync_directory(self.log.folder)
         file = self._files.open_at(path, "w")
         file.write_at(self._mark_now(), 0)
-        file.sync()
         return file
 
     def _mark_now(self) -> bytes:
@@ -97,9 +96,14 @@ class LogWriter:
 
     def cut_tail(self) -> str | None:
         """Cut a torn tail, before anything is written; the path of its copy, or None where there is none."""
-        if self.log.torn is None:
+        torn = self.log.torn
+        if torn is None:
             return None
-        path = cut(self._files, self.log.folder, self._file, self.log.torn)
+        with _growing():
+            path = copy_aside(self._files, self.log.folder, self._file, torn)
+        kill_point("wal.tail.copied")
+        self._zero(torn.offset + torn.size)
+        kill_point("wal.tail.zeroed")
         self.log.torn = None
         return path
 
@@ -137,12 +141,15 @@ class LogWriter:
             contents = self.log.open_segment
         end = contents.end + size
         if end > self._zeroed_to:
-            to = max(end, min(self._zeroed_to + ZEROED_BYTES, SEGMENT_BYTES))
-            with _growing():
-                for at in range(self._zeroed_to, to, ZEROED_BYTES):
-                    self._file.write_at(bytes(min(ZEROED_BYTES, to - at)), at)
-            self._file.sync()
-            self._zeroed_to = to
+            self._zero(max(end, min(self._zeroed_to + ZEROED_BYTES, SEGMENT_BYTES)))
+
+    def _zero(self, end: int) -> None:
+        """Fill the segment with zeros up to a byte, durable on return."""
+        with _growing():
+            for at in range(self._zeroed_to, end, ZEROED_BYTES):
+                self._file.write_at(bytes(min(ZEROED_BYTES, end - at)), at)
+        self._file.sync()
+        self._zeroed_to = end
 
     def _roll(self) -> None:
         """Seal the segment and begin the next."""

@@ -76,8 +76,12 @@ class PowerCutFile:
         self._disk.write(self._inode, bytes(data), len(self._inode.data))
 
     def sync(self) -> None:
-        """Make all bytes durable."""
-        self._disk.operation()
+        """Make all bytes durable; where it fails, they stay in the page cache, as clean, and never reach the disk."""
+        try:
+            self._disk.operation()
+        except OSError:
+            self._inode.since = []
+            raise
         self._inode.sync()
 
     def close(self) -> None:
