@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "engine": "The engine, as MODULE:ATTR: a class or a factory.",
     "app_dir": "Where the engine's module is looked for, last on the path.",
-    "journal": "The journal: sqlite:PATH.",
+    "journal": "The journal: sqlite:PATH or wal:DIR.",
     "snapshots": "Where images lie: dir:PATH.",
     "stream": "The stream within the journal.",
 }
