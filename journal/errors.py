@@ -11,6 +11,7 @@
         RequestConflict           a request id used again for another command
         ClockAhead                a command's time is too far in the future
         Nondeterminism            apply did what would not be the same on a replay, under guard="strict"
+        ProjectionFailed          a projection refuses the command
       UnavailableError   exit 3   try again, or open again
         StoreUnavailable          the store cannot be reached, or is missing
         JournalInUse              another writer holds the journal
@@ -22,6 +23,7 @@
         NewerSchema               the store was written by a newer release
         EngineImportError         the engine could not be loaded
         WorkerLost                a process that was given work ended without an answer
+        ProjectionBehind          a projection's tables do not hold the whole history
       CorruptionError    exit 4   restore a copy
         ChecksumMismatch          stored bytes are not those that were written
         BrokenChain               an entry does not continue the one before it
@@ -120,6 +122,10 @@ class Nondeterminism(UsageError):
     """Under guard: ``apply`` used the clock, chance, the machine or the order of a set; the message names the line."""
 
 
+class ProjectionFailed(UsageError):
+    """A projection, or the database on its behalf, refuses a command: it is not recorded, and has left no trace."""
+
+
 class UnavailableError(RecoveryError):
     """It could not be done now; nothing is wrong with the data."""
 
@@ -168,6 +174,10 @@ class EngineImportError(UnavailableError):
 
 class WorkerLost(UnavailableError):
     """A process that was given work ended without an answer; what it was to check is not checked."""
+
+
+class ProjectionBehind(UnavailableError):
+    """A projection's tables do not hold the whole history; ``recovery backfill`` fills them."""
 
 
 class CorruptionError(RecoveryError):

@@ -15,6 +15,7 @@ from journal import digest
 from journal.errors import ClockAhead, RequestConflict, UsageError, ValueRefused
 from journal.event_detail import FULL, EventDetail
 from journal.journal import Journal
+from journal.projections import Projector
 from journal.records import (
     ENTRY_BYTES_MAX,
     Entry,
@@ -41,6 +42,7 @@ class Recorder:
         self.stream = stream
         self.identity = identity
         self.detail = detail
+        self.projector = Projector((), stream)
         self.epoch = 0
         self.head: Head = Journal(store, stream).head()
         self._tip = self.head
@@ -131,6 +133,7 @@ class Recorder:
             time.time_ns() // 1_000_000,
         )
         entry = Entry(*fields, checksum(*fields))
+        self.projector.prepare(entry)
         self._sealed.append(entry)
         self._tip = Head(entry.command_id, entry.post_digest_bytes, chain, entry.received_at_ms)
         return entry
@@ -141,11 +144,13 @@ class Recorder:
             self.store.append(self.stream, self.epoch, self._sealed)
             self.head = self._tip
             self._sealed = []
+            self.projector.forget()
 
     def abandon(self) -> None:
         """Forget what is sealed: the store refused it."""
         self._tip = self.head
         self._sealed = []
+        self.projector.forget()
 
 
 def refuse_conflict(entry: Entry, type: str, data_bytes: bytes) -> None:

@@ -22,6 +22,10 @@ JournalInUse, naming the holder.  ``append`` under an epoch that is not the newe
   failed (a ``command_id`` that does not follow, a ``request_key`` that is there already); from then on every write
   raises it again.
 
+**Projections.**  A store that is an SQL database may be a ``SqlJournalStore`` besides: tables of the user's are then written in
+the very transaction of ``append``.  A statement of theirs that the database refuses makes ``append`` raise ProjectionFailed:
+nothing was written, and the store goes on.
+
 Reads raise StoreUnavailable, and CorruptionError where the store finds its own bytes damaged.  The driver's own exception is
 the ``__cause__``.
 """
@@ -29,7 +33,9 @@ the ``__cause__``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from journal.records import Entry
 
@@ -103,3 +109,51 @@ class JournalStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let everything go, the hold on the stream too.  Twice is once."""
+
+
+class SqlCursor(Protocol):
+    """Statements within one transaction of a store, in its own dialect; a ``?`` stands for each parameter (journal/sql.py).
+
+    ProjectionFailed where the database refuses the statement for what it says: a constraint, a table that is not there.  The
+    transaction must then not go on.  Any other error is the store's, as in its contract.
+    """
+
+    dialect: str
+    """"sqlite" or "postgresql"."""
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return all of its rows."""
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run one statement for each row of parameters."""
+
+
+Hook = Callable[[SqlCursor, Sequence[Entry]], None]
+
+
+class SqlJournalStore(JournalStore):
+    """A store whose database may hold tables of others, written together with its entries."""
+
+    dialect: str
+
+    @abstractmethod
+    def attach(self, stream: str, hook: Hook) -> None:
+        """From now on, run ``hook(cursor, entries)`` in the transaction of every ``append`` to the stream, after its entries.
+
+        What it raises undoes the entries too.
+        """
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[SqlCursor]:
+        """One transaction for tables that are not the store's own, durable at the end of the block, undone by an exception.
+
+        UsageError where the store was opened for read.
+        """
+
+    @abstractmethod
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement that only reads, as committed."""
+
+    @abstractmethod
+    def has_table(self, name: str) -> bool:
+        """Whether there is a table of this name."""

@@ -27,6 +27,8 @@ from journal.errors import (
     NothingVerified,
     OutcomeUnknown,
     Overloaded,
+    ProjectionBehind,
+    ProjectionFailed,
     RecoveryError,
     RequestConflict,
     StoreUnavailable,
@@ -40,6 +42,7 @@ from journal.errors import (
 )
 from journal.journal import Journal
 from journal.outbox import Outbox
+from journal.projections import Projection
 from journal.records import Command, Event, Receipt, Reject
 from journal.urls import open_reader
 from recovery.divergence import Divergence
@@ -91,6 +94,9 @@ __all__ = [
     "Outbox",
     "OutcomeUnknown",
     "Overloaded",
+    "Projection",
+    "ProjectionBehind",
+    "ProjectionFailed",
     "Receipt",
     "RecoveryError",
     "Reject",

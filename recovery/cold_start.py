@@ -6,6 +6,7 @@ import decimal
 import os
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from journal.cursors import CursorStore
@@ -13,6 +14,7 @@ from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, Usage
 from journal.event_detail import EventDetail
 from journal.files import kill_point
 from journal.journal import Journal
+from journal.projections import Projection, Projector, require_handled
 from journal.recorder import Recorder, new_identity
 from journal.records import Epoch, Head, JournalIdentity
 from journal.store import JournalStore
@@ -105,11 +107,13 @@ def open_engine(
     seed: int | None,
     accept_loss: bool,
     detail: EventDetail,
+    projections: Iterable[Projection | type[Projection]] = (),
 ) -> Opened:
     """Open the journal for write and bring the engine to its head.  Where it refuses, nothing was written."""
     began = time.perf_counter()
     factory = engine_factory(engine, app_dir=app_dir)
     probe = factory()
+    projector = Projector(projections, stream)
     wanted = new_identity(
         stream=stream,
         engine=probe.name,
@@ -124,9 +128,12 @@ def open_engine(
         _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
         catalog = open_catalog(snapshots, stream)
         assert catalog is not None
-        created = store.identity(stream) is None
-        loss = _foreign_loss(catalog, probe.name, store, accept_loss) if created else ""
+        if store.durable:  # one that is not is for tests, where there may be no tables to write
+            require_handled(projector.handled, probe.name, getattr(probe, "projected_events", ()))
         reader = Journal(store, stream)
+        created = not reader.exists
+        projector.check(store, wanted if created else reader.identity, detail, reader.head().command_id)
+        loss = _foreign_loss(catalog, probe.name, store, accept_loss) if created else ""
         lost = outran(reader, cursors, created=created, accepted=accept_loss)
         recorder = Recorder.open(store, stream, wanted, detail=detail)
         kill_point("create.after")
@@ -142,22 +149,21 @@ def open_engine(
         placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
         with rewinding(cursors, lost, reader):
             recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, recorder.head.command_id, loss))
+        projector.attach(store)
+        recorder.projector = projector
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException:
         if isinstance(journal, str):
             store.close()
         raise
     return Opened(
-        factory,
-        stepper,
-        recorder,
-        catalog,
-        reader,
-        report,
-        journal if isinstance(journal, str) and not journal.startswith("memory:") else None,
-        snapshots if isinstance(snapshots, str) and not snapshots.startswith("memory:") else None,
-        cursors,
+        factory, stepper, recorder, catalog, reader, report, _elsewhere(journal), _elsewhere(snapshots), cursors
     )
+
+
+def _elsewhere(place: object) -> str | None:
+    """The URL under which another process finds the same; None where there is none."""
+    return place if isinstance(place, str) and not place.startswith("memory:") else None
 
 
 def _report(

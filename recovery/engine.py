@@ -28,7 +28,8 @@ class Engine(Protocol):
     """An engine without tables.
 
     Optional besides: ``digest() -> bytes`` (at most 64), else the captured value is hashed; ``state_version``,
-    ``logic_version`` (both 1 by default) and ``replays_from`` (by default ``logic_version``).
+    ``logic_version`` (both 1 by default) and ``replays_from`` (by default ``logic_version``); ``projected_events``, the types
+    of events that a durable runtime must be given a projection for.
     """
 
     name: str

@@ -19,6 +19,7 @@ from journal.delivery import Message
 from journal.errors import (
     DivergenceError,
     OutcomeUnknown,
+    ProjectionFailed,
     RecoveryError,
     StoreUnavailable,
     UnavailableError,
@@ -28,6 +29,7 @@ from journal.errors import (
 from journal.event_detail import EventDetail
 from journal.files import kill_point
 from journal.outbox import Outbox
+from journal.projections import Projection
 from journal.recorder import refuse_conflict
 from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
@@ -35,6 +37,7 @@ from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.guard import attach_guard, check_mode
 from recovery.heavy import check_round_trip
 from recovery.imaging import Imager, ImagingPlace
+from recovery.isolation import Work, isolate, refuse, take_back
 from recovery.loading import EngineArgument
 from recovery.outboxes import Outboxes
 from recovery.settings import Settings, settings
@@ -93,9 +96,8 @@ class Runtime:
         self._guard = guard
         self._failure: RecoveryError | None = None
         self._closed = False
-        self._unflushed: list[tuple[Commands, int]] = []
+        self._unflushed: list[Work] = []
         self._unflushed_bytes = 0
-        self._unflushed_queries: list[Query] = []
         self._outboxes = Outboxes(opened.journal_url, opened.journal, opened.cursors)
         self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
         self._committer: Committer[Commands | Query] = Committer(
@@ -119,6 +121,7 @@ class Runtime:
         events: str = "full",
         critical_events: Iterable[str] = (),
         changes: str = "rows",
+        projections: Iterable[Projection | type[Projection]] = (),
         dedup_window: int = DEDUP_WINDOW_S,
         queue_max: int = QUEUE_MAX,
         batch_max: int = BATCH_MAX,
@@ -135,14 +138,14 @@ class Runtime:
         None comes from the environment, the TOML file, or the defaults (recovery/settings.py).  ``snapshot_every`` commands
         (0: never), or ``snapshot_seconds``, an image is made; ``keep`` are kept.  ``replay`` is "execute" or "redo": how the tail
         after the newest image is replayed.  ``durable=False`` allows a journal that does not survive a power cut.
-        ``events`` says how much of the events is kept: "full", "summary" or "none"; those of ``critical_events`` types are
-        kept whole (journal/event_detail.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``, ``digest_every``
-        and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and compares
-        after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a replay
-        (recovery/determinism.py).
+        ``events`` and ``critical_events``: what is kept of events (journal/event_detail.py).  ``projections`` write tables of
+        yours in the journal's transaction (journal/projections.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``,
+        ``digest_every`` and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and
+        compares after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a
+        replay (recovery/determinism.py).
 
-        Raises JournalInUse, EngineMismatch, EvidenceAhead, CorruptionError, DivergenceError (the tail does not replay), each
-        with a hint; nothing is changed then.
+        Raises JournalInUse, EngineMismatch, EvidenceAhead, ProjectionBehind, CorruptionError, DivergenceError (the tail does not
+        replay), each with a hint; nothing is changed then.
         """
         check_mode(guard)
         _check_choices(replay, changes, snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window)
@@ -161,17 +164,11 @@ class Runtime:
             seed=seed,
             accept_loss=accept_loss,
             detail=EventDetail.of(events, critical_events),
+            projections=projections,
         )
         imager = _imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
-        return cls(
-            opened,
-            imager,
-            queue_max=queue_max,
-            batch_max=batch_max,
-            skew_max_ms=clock_skew_max_ms,
-            heavy=heavy,
-            guard=attach_guard(opened.stepper, guard),
-        )
+        limits = {"queue_max": queue_max, "batch_max": batch_max, "skew_max_ms": clock_skew_max_ms}
+        return cls(opened, imager, heavy=heavy, guard=attach_guard(opened.stepper, guard), **limits)
 
     # For callers, on any thread
 
@@ -412,35 +409,52 @@ class Runtime:
         self._unflushed_bytes += len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes)
         return Recorded(entry, False)
 
+    def _again(self, item: Work, recorded: dict[bytes, Entry]) -> None:
+        if isinstance(item, Query):
+            item.error = None
+            self._run_query(item)
+            return
+        unit, at = item
+        asked = unit.asked[at]
+        assert isinstance(asked, Asked)
+        unit.outcomes[at] = self._apply(asked, recorded)
+        self._unflushed.append(item)
+
     def _run_query(self, unit: Query) -> None:
-        self._unflushed_queries.append(unit)
+        if self._recorder.sealed:
+            self._unflushed.append(unit)
         unit.ran = True
         try:
             with decimal.localcontext():  # what a query sets there is its own
                 unit.result = unit.run(self._stepper.engine)
         except Exception as error:  # the query's own, for its caller
+            unit.error = error
             if isinstance(unit, Snapshot) and isinstance(error, DivergenceError):
                 raise
-            unit.error = error
 
     def _flush_or_undo(self, recorded: dict[bytes, Entry]) -> None:
+        work = self._unflushed
+        try:
+            if not self._flushed(recorded):
+                isolate(work, lambda item: self._again(item, recorded), lambda: self._flushed(recorded))
+        except StoreUnavailable as error:
+            self._take_back(error, recorded)
+
+    def _flushed(self, recorded: dict[bytes, Entry]) -> bool:
         try:
             self._flush()
-        except StoreUnavailable as error:
-            # Nothing was written: everything since the head is taken back, and the store goes on.
-            self._stepper.undo_to(self._recorder.head.command_id)
-            for unit, at in self._unflushed:
-                outcome = unit.outcomes[at]
-                if isinstance(outcome, Recorded):
-                    if outcome.entry.command_id <= self._recorder.head.command_id:
-                        continue
-                    recorded.pop(outcome.entry.request_key, None)
-                # An exception too was raised in a state that is taken back.
-                unit.outcomes[at] = error
-            for query in self._unflushed_queries:
-                query.error = error
-            self._recorder.abandon()
-            self._forget_batch()
+        except ProjectionFailed as error:
+            self._take_back(error, recorded)
+            return False
+        return True
+
+    def _take_back(self, error: Exception, recorded: dict[bytes, Entry]) -> None:
+        """Nothing was written: everything since the head is taken back, and the store goes on."""
+        head = self._recorder.head.command_id
+        self._stepper.undo_to(head)
+        take_back(self._unflushed, error, head=head, recorded=recorded)
+        self._recorder.abandon()
+        self._forget_batch()
 
     def _flush(self) -> None:
         if self._recorder.sealed:
@@ -454,7 +468,6 @@ class Runtime:
 
     def _forget_batch(self) -> None:
         self._unflushed = []
-        self._unflushed_queries = []
         self._unflushed_bytes = 0
 
     def _fail(self, error: RecoveryError) -> None:
@@ -469,12 +482,12 @@ class Runtime:
                 hint="open a new runtime and send the same command again, with the same request id",
             )
             outcome.__cause__ = error
-        for unit, at in self._unflushed:
-            found = unit.outcomes[at]
-            if isinstance(found, Recorded) and found.entry.command_id > self._recorder.head.command_id:
-                unit.outcomes[at] = outcome
-        for query in self._unflushed_queries:
-            query.error = outcome
+        for item in self._unflushed:
+            found = None if isinstance(item, Query) else item[0].outcomes[item[1]]
+            if found is None or (
+                isinstance(found, Recorded) and found.entry.command_id > self._recorder.head.command_id
+            ):
+                refuse([item], outcome)
         self._forget_batch()
 
     def _deliver(self, unit: Commands | Query) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from journal.cursors import CursorStore
 from journal.errors import RecoveryError, StoreUnavailable
 from journal.journal import Journal
+from journal.projections import progress_of
 from recovery.cold_start import Opened
 from recovery.imaging import Imager
 from recovery.outboxes import Outboxes, lags
@@ -54,6 +55,16 @@ def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | No
             "dedup_window_s": identity.dedup_window_s,
         },
         "snapshots": {"location": catalog.store.location, "durable": catalog.store.durable},
+        "projections": [
+            {
+                "name": name,
+                "version": one.version,
+                "command_id": one.command_id,
+                "behind": head.command_id - one.command_id,
+            }
+            for name, one in progress_of(journal.store).items()
+            if one.stream == journal.stream
+        ],
         "durability": journal.store.settings(),
     }
     if epochs:

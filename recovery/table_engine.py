@@ -37,6 +37,8 @@ class TableEngine(metaclass=_Sealing):
     name: str
     state_version: ClassVar[int] = 1
     logic_version: ClassVar[int] = 1
+    projected_events: ClassVar[tuple[str, ...]] = ()
+    """Types of events that a durable runtime must be given a projection for (journal/projections.py)."""
 
     _members: ClassVar[dict[str, _Member]] = {}
     _handlers: ClassVar[dict[str, Handler] | None] = None

@@ -12,7 +12,6 @@ pages.  SQLite checkpoints by itself only where it may ignore such an error, so 
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import threading
@@ -35,8 +34,10 @@ from journal.errors import (
 )
 from journal.files import FileOps, LocalFiles, kill_point
 from journal.records import Entry
-from journal.store import JournalStore
+from journal.store import Hook, SqlCursor, SqlJournalStore
 from journal.stores.sqlite_connection import Connection, SqliteFailure, StandardConnection, sync_wal
+from journal.stores.sqlite_cursor import SqliteCursor, bound
+from journal.stores.sqlite_rows import RESTORE, entries_of, parameters_of
 from journal.stores.sqlite_schema import APPLICATION_ID, migrations, schema_version, wal_reset_bug
 from journal.stores.writer_lock import WriterLock
 
@@ -66,22 +67,14 @@ _KEYS_SINCE: Final = (
 # The stream's number stands in the text: every parameter of an executemany is bound for every row.
 _INSERT: Final = f"INSERT INTO entries VALUES (?, {{stream}}{', ?' * len(Entry._fields)})"
 
-_B: Final = (bytes,)
-_I: Final = (int,)
-_NB: Final = (bytes, type(None))
-_SHAPES: Final = frozenset(
-    itertools.product(
-        *(_I, _B, (str,), (str, type(None)), _I, _B, _I, _B, _B, _NB, _NB, _NB, _B, _B, _I, _I, _I, _I, _B)
-    )
-)
-"""The types that an entry's columns may come back with; any other is damage."""
-
 _REFUSED: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-class SqliteStore(JournalStore):
+class SqliteStore(SqlJournalStore):
     """Streams in one SQLite file.  Opened by ``open_for_read`` or ``open_for_write``; usable from any thread."""
+
+    dialect = "sqlite"
 
     def __init__(self, path: str, db: Connection, lock: WriterLock | None) -> None:
         self.location = f"sqlite:{path}"
@@ -91,6 +84,7 @@ class SqliteStore(JournalStore):
         self._pid = os.getpid()
         self._turn = threading.RLock()
         self._numbers: dict[str, int] = {}
+        self._hooks: dict[str, Hook] = {}
         self._closed = False
         self._refusal: RecoveryError | None = None
         self._commits = 0
@@ -153,7 +147,7 @@ class SqliteStore(JournalStore):
         rows = self._read("SELECT number, document FROM epochs WHERE stream = ? ORDER BY number", (number,))
         for epoch, document in rows:
             if type(document) is not bytes:
-                raise CorruptionError("it is not the bytes that were written", position=f"epoch {epoch}", hint=_RESTORE)
+                raise CorruptionError("it is not the bytes that were written", position=f"epoch {epoch}", hint=RESTORE)
         return rows
 
     def last(self, stream: str) -> Entry | None:
@@ -169,7 +163,7 @@ class SqliteStore(JournalStore):
             return []
         base = self._number(stream) << _STREAM_SHIFT
         try:
-            return _entries(self._read(_PAGE, (base + after, base + until)))
+            return entries_of(self._read(_PAGE, (base + after, base + until)))
         except CorruptionError as error:
             if until - after == 1:
                 error.position = until
@@ -182,7 +176,7 @@ class SqliteStore(JournalStore):
         """The last entries, in one query."""
         base = self._number(stream) << _STREAM_SHIFT
         try:
-            return _entries(self._read(_NEWEST, (base, base + _COMMAND_MASK, max(limit, 0))))[::-1]
+            return entries_of(self._read(_NEWEST, (base, base + _COMMAND_MASK, max(limit, 0))))[::-1]
         except CorruptionError:
             return super().newest(stream, limit)  # which names the entry
 
@@ -202,7 +196,7 @@ class SqliteStore(JournalStore):
                     raise CorruptionError(
                         f"the index of requests in {self.location} does not match the entries",
                         position=command_id,
-                        hint=_RESTORE,
+                        hint=RESTORE,
                     )
                 found += page
         return found
@@ -242,7 +236,7 @@ class SqliteStore(JournalStore):
         """
         ((found,),) = self._read("PRAGMA integrity_check(1)")
         if found != "ok":
-            raise CorruptionError(f"SQLite finds {found}", position=self.location, hint=_RESTORE)
+            raise CorruptionError(f"SQLite finds {found}", position=self.location, hint=RESTORE)
 
     def create(self, stream: str, identity: bytes) -> None:
         """Begin a stream."""
@@ -279,11 +273,33 @@ class SqliteStore(JournalStore):
                 if entry[0] != follows:
                     message = f"command {entry[0]} does not follow command {follows - 1}"
                     raise WriterPoisoned(message, position=entry[0], hint=_AGAIN)
-            db.executemany(_INSERT.format(stream=place), _parameters(entries, place << _STREAM_SHIFT))
+            db.executemany(_INSERT.format(stream=place), parameters_of(entries, place << _STREAM_SHIFT))
+            if stream in self._hooks:
+                self._hooks[stream](SqliteCursor(db), entries)
             kill_point("commit.before")
         kill_point("commit.after")
         self._commits += 1
         kill_point("append.after")
+
+    def attach(self, stream: str, hook: Hook) -> None:
+        """Run this in the transaction of every append to the stream."""
+        self._hooks[stream] = hook
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqlCursor]:
+        """One transaction for tables of others."""
+        with self._transaction() as db:
+            yield SqliteCursor(db)
+            kill_point("commit.before")
+        kill_point("commit.after")
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement that only reads."""
+        return self._read(sql, bound(parameters))
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is a table of this name; SQLite does not tell large letters from small ones."""
+        return bool(self._read("SELECT 1 FROM sqlite_master WHERE lower(name) = lower(?)", (name,)))
 
     def close(self) -> None:
         """Let the file and the lock go."""
@@ -331,7 +347,7 @@ class SqliteStore(JournalStore):
         rows = self._read("SELECT stream, name, identity, checksum FROM streams ORDER BY stream")
         if len(rows) < written:
             raise Gap(
-                f"{self.location} holds entries of it", position=f"identity of stream number {written}", hint=_RESTORE
+                f"{self.location} holds entries of it", position=f"identity of stream number {written}", hint=RESTORE
             )
         for number, (stored_as, name, identity, checksum) in enumerate(rows, 1):
             shape = tuple(map(type, (name, identity)))
@@ -339,7 +355,7 @@ class SqliteStore(JournalStore):
                 raise ChecksumMismatch(
                     f"{self.location} does not hold what was written",
                     position=f"identity of stream number {number}",
-                    hint=_RESTORE,
+                    hint=RESTORE,
                 )
             found[name] = (number, identity)
         return found
@@ -489,7 +505,6 @@ class SqliteStore(JournalStore):
             kill_point("migrate.after")
 
 
-_RESTORE: Final = "restore a copy"
 _AGAIN: Final = "close this writer, and open again"
 
 _open: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
@@ -502,34 +517,6 @@ def _leave_open_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_open_in_child)
-
-
-def _parameters(entries: Sequence[Entry], at: int) -> list[tuple[object, ...]]:
-    """Entries, each behind its position, which is counted from ``at``, as the driver takes them fastest.
-
-    ``sqlite3`` looks for an adapter for each value but int, float, str and bytearray, which doubles the cost of an insert.
-    """
-    b = bytearray
-    # fmt: off
-    return [
-        (at + i, i, b(k), t, e, r, b(d), +j, b(x), b(v), c and b(c), p and b(p), q and b(q), b(h), b(w), +z, o, n, m, b(s))
-        for i, k, t, e, r, d, j, x, v, c, p, q, h, w, z, o, n, m, s in entries
-    ]
-    # fmt: on
-
-
-def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
-    """Rows as entries, their types checked.  CorruptionError, without a position, where one is not as it was written."""
-    make = Entry._make
-    shapes = _SHAPES
-    entries = []
-    for row in rows:
-        if tuple(map(type, row)) not in shapes:
-            raise CorruptionError(
-                "the entry has a column of another type than was written, or lies in another's place", hint=_RESTORE
-            )
-        entries.append(make((*row[:6], row[6] != 0, *row[7:14], row[14] != 0, *row[15:])))
-    return entries
 
 
 def _stream_checksum(number: int, name: str, identity: bytes) -> bytes:
@@ -568,7 +555,7 @@ def _unwritable(path: str, error: OSError) -> StoreUnavailable:
 
 
 def _damaged(location: str, failure: SqliteFailure) -> CorruptionError:
-    return CorruptionError(str(failure), position=location, hint=_RESTORE)
+    return CorruptionError(str(failure), position=location, hint=RESTORE)
 
 
 def _poisoned(location: str, failure: SqliteFailure) -> WriterPoisoned:

@@ -44,6 +44,8 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
                 f"  outbox {outbox['name']}: after command {outbox['command_id']}, {outbox['commands_behind']} commands "
                 f"and {outbox['seconds_behind']} s behind"
             )
+        for one in document["projections"]:
+            click.echo(f"  projection {one['name']}: command {one['command_id']}, {one['behind']} behind the head")
         for name, value in document["durability"].items():
             click.echo(f"  {name}: {value}")
         for problem in document["problems"]:
