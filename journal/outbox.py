@@ -38,6 +38,7 @@ class Outbox:
     ``deliver(message)`` or ``deliver_batch(messages)`` returns when the messages are accepted, and raises when they are not.
     A batch holds whole commands, and at most ``batch_max`` messages unless one command alone has more.  ``after`` is where a
     cursor begins that is not there yet.  ``published_up_to`` bounds what may be handed out; None: all that is durable.
+    ``on_delivered`` and ``on_failed`` are told, on the thread that delivers, of each move and of what ended ``start``'s thread.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Outbox:
         backoff_max_s: float = BACKOFF_MAX_S,
         poll_max_s: float = POLL_MAX_S,
         on_delivered: Callable[[Delivered], None] | None = None,
+        on_failed: Callable[[str, RecoveryError], None] | None = None,
     ) -> None:
         check_name(name)
         if (deliver is None) == (deliver_batch is None):
@@ -80,6 +82,7 @@ class Outbox:
         self._batch_max = batch_max
         self._poll_max_s = poll_max_s
         self._on_delivered = on_delivered
+        self._on_failed = on_failed
         self._patience = Patience(f"outbox {name}", attempts_max=attempts_max, backoff_max_s=backoff_max_s)
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -159,6 +162,8 @@ class Outbox:
         except BaseException as error:  # a defect, ours or the consumer's: what is not delivered stays where it is
             self.failure = DeliveryFailed(reason(error))
             logger.exception("outbox %s stopped", self.name)
+        if self.failure is not None and self._on_failed is not None:
+            self._on_failed(self.name, self.failure)
 
     @contextmanager
     def _held(self) -> Iterator[Delivery]:

@@ -138,13 +138,18 @@ class Recorder:
         self._tip = Head(entry.command_id, entry.post_digest_bytes, chain, entry.received_at_ms)
         return entry
 
-    def commit(self) -> None:
-        """Make all sealed entries durable, at once.  Raises what the store's contract names; then nothing was acknowledged."""
-        if self._sealed:
-            self.store.append(self.stream, self.epoch, self._sealed)
+    def commit(self) -> list[Entry]:
+        """Make all sealed entries durable, at once, and give them.
+
+        Raises what the store's contract names; then nothing was acknowledged.
+        """
+        entries = self._sealed
+        if entries:
+            self.store.append(self.stream, self.epoch, entries)
             self.head = self._tip
             self._sealed = []
             self.projector.forget()
+        return entries
 
     def abandon(self) -> None:
         """Forget what is sealed: the store refused it."""

@@ -47,6 +47,7 @@ from journal.records import Command, Event, Receipt, Reject
 from journal.urls import open_reader
 from recovery.divergence import Divergence
 from recovery.engine import Context, Engine, command
+from recovery.observer import Observer
 from recovery.report import Report
 from recovery.runtime import Runtime
 from recovery.table_engine import TableEngine
@@ -91,6 +92,7 @@ __all__ = [
     "NewerSchema",
     "Nondeterminism",
     "NothingVerified",
+    "Observer",
     "Outbox",
     "OutcomeUnknown",
     "Overloaded",

@@ -21,7 +21,9 @@ from journal.store import JournalStore
 from journal.urls import open_writer
 from recovery.divergence import Divergence
 from recovery.images import Placement, open_catalog, place
+from recovery.imaging import ImagingPlace
 from recovery.loading import EngineArgument, code_revision, engine_factory
+from recovery.observer import Teller
 from recovery.outboxes import cursors_beside, in_words, outran, rewinding
 from recovery.replayer import Replayer
 from recovery.stepper import PRECISION, Factory, Stepper, make_stepper, pinned_decimals
@@ -90,6 +92,19 @@ class Opened:
     journal_url: str | None
     snapshots_url: str | None
     cursors: CursorStore | None
+    tell: Teller
+
+    @property
+    def imaging_place(self) -> ImagingPlace:
+        """What its images are made of, and where they go."""
+        return ImagingPlace(
+            self.stepper,
+            self.catalog,
+            self.journal,
+            self.recorder.identity,
+            self.journal_url,
+            self.snapshots_url,
+        )
 
 
 def open_engine(
@@ -107,6 +122,7 @@ def open_engine(
     seed: int | None,
     accept_loss: bool,
     detail: EventDetail,
+    tell: Teller,
     projections: Iterable[Projection | type[Projection]] = (),
 ) -> Opened:
     """Open the journal for write and bring the engine to its head.  Where it refuses, nothing was written."""
@@ -146,7 +162,7 @@ def open_engine(
             loss = loss or _own_loss(catalog, reader, recorder, epochs) or in_words(lost, created=created)
         else:
             reader.require_end()
-        placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay)
+        placed, replayer = _replayed(stepper, catalog, reader, recorder.head, epochs, revision, replay, tell)
         with rewinding(cursors, lost, reader):
             recorder.begin_epoch(_epoch(len(epochs) + 1, stepper, revision, recorder.head.command_id, loss))
         projector.attach(store)
@@ -157,7 +173,7 @@ def open_engine(
             store.close()
         raise
     return Opened(
-        factory, stepper, recorder, catalog, reader, report, _elsewhere(journal), _elsewhere(snapshots), cursors
+        factory, stepper, recorder, catalog, reader, report, _elsewhere(journal), _elsewhere(snapshots), cursors, tell
     )
 
 
@@ -250,6 +266,7 @@ def _replayed(
     epochs: list[Epoch],
     revision: str,
     mode: str,
+    tell: Teller,
 ) -> tuple[Placement, Replayer]:
     placed = place(stepper, catalog, journal, head.command_id)
     kill_point("cold_start.loaded")
@@ -258,7 +275,9 @@ def _replayed(
     with decimal.localcontext(pinned_decimals()):
         divergences = replayer.execute(entries) if mode == "execute" else replayer.redo(entries)
         for divergence in divergences:
-            raise _refusal(divergence)
+            error = _refusal(divergence)
+            tell("diverged", error)
+            raise error
     kill_point("cold_start.replayed")
     return placed, replayer
 

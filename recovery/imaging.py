@@ -19,6 +19,7 @@ from journal.errors import DivergenceError, RecoveryError
 from journal.journal import Journal
 from journal.records import Head, JournalIdentity
 from recovery.images import capture_image
+from recovery.observer import Teller
 from recovery.stepper import Stepper
 from snapshots.catalog import Catalog
 from snapshots.retention import Retention
@@ -49,8 +50,11 @@ class ImagingPlace(NamedTuple):
 class Imager:
     """Asked after each batch, on the runtime's thread."""
 
-    def __init__(self, place: ImagingPlace, *, every: int, seconds: float | None, keep: int, newest: int) -> None:
+    def __init__(
+        self, place: ImagingPlace, *, every: int, seconds: float | None, keep: int, newest: int, tell: Teller
+    ) -> None:
         self._place = place
+        self._tell = tell
         self._schedule = Schedule(every or None, seconds)
         self._keep = keep
         self._newest = newest
@@ -97,6 +101,7 @@ class Imager:
             now_ms=time.time_ns() // 1_000_000,
             report=lambda step: logger.warning("image %s is not used: %s", step.command_id, step.reason),
         )
+        self._tell("image_made", header.command_id)
         return header.command_id
 
     def close(self) -> None:
@@ -131,11 +136,13 @@ class Imager:
         if "command_id" in said:
             self._newest = max(self._newest, said["command_id"])
             self.last_error = ""
+            self._tell("image_made", said["command_id"])
         else:
             self._failed(said.get("error") or "the process ended without a word")
 
     def _failed(self, error: object) -> None:
         self.last_error = str(error)
+        self._tell("image_failed", self.last_error)
         logger.warning("no image was made: %s", error)
 
     def _task(self, command_id: int) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from journal.cursors import Cursor, CursorStore
-from journal.delivery import Delivered, Message, check_cursor, cursors_of, new_cursor
+from journal.delivery import Message, check_cursor, cursors_of, new_cursor
 from journal.errors import EvidenceAhead, RecoveryError, UnavailableError, UsageError
 from journal.journal import Journal
 from journal.outbox import Outbox
 from journal.store import JournalStore
 from journal.urls import open_cursors
+from recovery.observer import Teller
 
 logger = logging.getLogger("recovery")
 
@@ -143,10 +144,11 @@ def _readable(cursors: CursorStore | None, stream: str, report: Callable[[Recove
 class Outboxes:
     """The outboxes that run beside one runtime, each on its own thread, woken after each commit."""
 
-    def __init__(self, journal_url: str | None, journal: Journal, cursors: CursorStore | None) -> None:
+    def __init__(self, journal_url: str | None, journal: Journal, cursors: CursorStore | None, tell: Teller) -> None:
         self._journal_url = journal_url
         self._journal = journal
         self._cursors = cursors
+        self._tell = tell
         self._running: list[Outbox] = []
 
     def add(
@@ -157,7 +159,6 @@ class Outboxes:
         deliver_batch: Callable[[list[Message]], object] | None,
         after: int,
         published_up_to: Callable[[], int],
-        on_delivered: Callable[[Delivered], None] | None,
     ) -> Outbox:
         """Start another one.  Where another process could read the journal, it reads through a connection of its own."""
         outbox = Outbox(
@@ -169,7 +170,8 @@ class Outboxes:
             cursors=self._cursors,
             after=after,
             published_up_to=published_up_to,
-            on_delivered=on_delivered,
+            on_delivered=lambda delivered: self._tell("delivered", delivered),
+            on_failed=lambda name, error: self._tell("outbox_failed", name, error),
         )
         outbox.start()
         self._running = [*self._running, outbox]

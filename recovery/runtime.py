@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import decimal
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -36,9 +37,11 @@ from journal.store import JournalStore
 from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.guard import attach_guard, check_mode
 from recovery.heavy import check_round_trip
-from recovery.imaging import Imager, ImagingPlace
+from recovery.imaging import Imager
 from recovery.isolation import Work, isolate, refuse, take_back
 from recovery.loading import EngineArgument
+from recovery.meter import Meter
+from recovery.observer import Teller
 from recovery.outboxes import Outboxes
 from recovery.settings import Settings, settings
 from recovery.spot_check import SpotCheck
@@ -98,7 +101,8 @@ class Runtime:
         self._closed = False
         self._unflushed: list[Work] = []
         self._unflushed_bytes = 0
-        self._outboxes = Outboxes(opened.journal_url, opened.journal, opened.cursors)
+        self._outboxes = Outboxes(opened.journal_url, opened.journal, opened.cursors, opened.tell)
+        self._meter = Meter(opened)
         self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
         self._committer: Committer[Commands | Query] = Committer(
             self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
@@ -131,6 +135,7 @@ class Runtime:
         heavy: bool = False,
         guard: str = "off",
         accept_loss: bool = False,
+        observer: object | None = None,
     ) -> Runtime:
         """Cold-start an engine and go to work.
 
@@ -142,7 +147,7 @@ class Runtime:
         yours in the journal's transaction (journal/projections.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``,
         ``digest_every`` and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and
         compares after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a
-        replay (recovery/determinism.py).
+        replay (recovery/determinism.py).  ``observer`` is told what happens (recovery/observer.py).
 
         Raises JournalInUse, EngineMismatch, EvidenceAhead, ProjectionBehind, CorruptionError, DivergenceError (the tail does not
         replay), each with a hint; nothing is changed then.
@@ -165,6 +170,7 @@ class Runtime:
             accept_loss=accept_loss,
             detail=EventDetail.of(events, critical_events),
             projections=projections,
+            tell=Teller(observer),
         )
         imager = _imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
         limits = {"queue_max": queue_max, "batch_max": batch_max, "skew_max_ms": clock_skew_max_ms}
@@ -262,13 +268,17 @@ class Runtime:
             deliver_batch=deliver_batch,
             after=after,
             published_up_to=lambda: self._recorder.head.command_id,
-            on_delivered=None,
         )
 
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
         document = runtime_status(
-            self._opened, self._imager, self._outboxes, waiting=self._committer.waiting, failure=self._failure
+            self._opened,
+            self._imager,
+            self._outboxes,
+            self._meter,
+            waiting=self._committer.waiting,
+            failure=self._failure,
         )
         return document if self._guard is None else document | {"guard": self._guard.to_dict()}
 
@@ -344,6 +354,7 @@ class Runtime:
     def _work(self, units: list[Commands | Query]) -> None:
         if self._failure is not None:
             raise self._failure
+        self._meter.tell("queued", self._committer.waiting)
         keys = [
             asked.request_key
             for unit in units
@@ -450,6 +461,7 @@ class Runtime:
 
     def _take_back(self, error: Exception, recorded: dict[bytes, Entry]) -> None:
         """Nothing was written: everything since the head is taken back, and the store goes on."""
+        self._meter.refused(error)
         head = self._recorder.head.command_id
         self._stepper.undo_to(head)
         take_back(self._unflushed, error, head=head, recorded=recorded)
@@ -458,8 +470,11 @@ class Runtime:
 
     def _flush(self) -> None:
         if self._recorder.sealed:
-            self._recorder.commit()
+            began = time.perf_counter()
+            entries = self._recorder.commit()
+            seconds = time.perf_counter() - began
             self._stepper.settle(self._recorder.head.command_id)
+            self._meter.committed(entries, seconds)
             self._outboxes.wake()
         self._forget_batch()
         self._imager.tick(self._recorder.head)
@@ -474,6 +489,7 @@ class Runtime:
         """Stop for good.  What was applied and not acknowledged may or may not be recorded, unless the writer was fenced."""
         if self._failure is None:
             logger.error("the runtime stopped: %s", error)
+            self._meter.stopped(error)
         self._failure = error
         outcome: Exception = error
         if isinstance(error, WriterPoisoned | OutcomeUnknown):
@@ -495,6 +511,7 @@ class Runtime:
         if isinstance(unit, Commands):
             failure = self._failure or UnavailableError("the runtime stopped")
             unit.outcomes += [failure] * (len(unit.asked) - len(unit.outcomes))
+            self._meter.outcomes(unit)
         elif not unit.ran:
             unit.error = self._failure
         try:
@@ -512,15 +529,8 @@ def _settled(journal: object, snapshots: object, stream: str | None) -> Settings
 
 
 def _imager(opened: Opened, *, every: int, seconds: float | None, keep: int) -> Imager:
-    place = ImagingPlace(
-        opened.stepper,
-        opened.catalog,
-        opened.journal,
-        opened.recorder.identity,
-        opened.journal_url,
-        opened.snapshots_url,
-    )
-    return Imager(place, every=every, seconds=seconds, keep=keep, newest=opened.report.image)
+    newest = opened.report.image
+    return Imager(opened.imaging_place, every=every, seconds=seconds, keep=keep, newest=newest, tell=opened.tell)
 
 
 def _stopped(error: BaseException) -> WriterPoisoned:

@@ -15,6 +15,7 @@ from journal.journal import Journal
 from journal.projections import progress_of
 from recovery.cold_start import Opened
 from recovery.imaging import Imager
+from recovery.meter import Meter
 from recovery.outboxes import Outboxes, lags
 from snapshots.catalog import Candidate, Catalog
 
@@ -73,7 +74,7 @@ def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | No
 
 
 def runtime_status(
-    opened: Opened, imager: Imager, outboxes: Outboxes, *, waiting: int, failure: RecoveryError | None
+    opened: Opened, imager: Imager, outboxes: Outboxes, meter: Meter, *, waiting: int, failure: RecoveryError | None
 ) -> dict[str, Any]:
     """The same, from inside a running engine, with what only it knows."""
     document = journal_status(opened.journal, opened.catalog, opened.cursors)
@@ -82,12 +83,16 @@ def runtime_status(
         document["problems"].append(str(failure))
     if imager.last_error:
         document["problems"].append(f"the last image was not made: {imager.last_error}")
-    return document | {
-        "healthy": not document["problems"],
-        "waiting": waiting,
-        "image_in_progress": imager.busy,
-        "cold_start": opened.report.to_dict(),
-    }
+    return (
+        document
+        | meter.to_dict()
+        | {
+            "healthy": not document["problems"],
+            "waiting": waiting,
+            "image_in_progress": imager.busy,
+            "cold_start": opened.report.to_dict(),
+        }
+    )
 
 
 def _newest(journal: Journal, catalog: Catalog, report: Callable[[Any], None], problems: list[str]) -> Candidate | None:
