@@ -150,6 +150,9 @@ class WalStore(JournalStore):
             with _reading(self.location):
                 yield from log.request_keys(found, since_ms)
 
+    def make_durable(self) -> None:
+        """Nothing: a reader ends at the mark (wal_mark.py), and a writer syncs what it finds before it shows it."""
+
     def settings(self) -> dict[str, str]:
         """How it is made durable, how far it is, and whether a torn tail waits to be cut."""
         with self._looking() as log:
