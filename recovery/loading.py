@@ -7,12 +7,13 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import xxhash
 
 from journal.errors import EngineImportError
+from journal.projections import Projection, Projector
 from recovery.stepper import Factory, check_engine_shape
 
 EngineArgument = str | type | Callable[[], Any]
@@ -40,10 +41,16 @@ def engine_factory(engine: EngineArgument, *, app_dir: str = ".") -> Factory:
     return factory
 
 
-def _imported(spec: str, app_dir: str) -> Any:
+def load_projections(specs: Iterable[str], *, app_dir: str = ".") -> list[Projection]:
+    """The projections of these ``module:attr``, each a Projection or a class of one."""
+    found = [_imported(spec, app_dir, option="--projection") for spec in specs]
+    return list(Projector(found, "").projections)
+
+
+def _imported(spec: str, app_dir: str, *, option: str = "--engine") -> Any:
     module_name, colon, attribute = spec.partition(":")
     if not module_name or not colon or not attribute:
-        raise EngineImportError(f"--engine {spec!r} is not MODULE:ATTR, such as shop.engine:Till")
+        raise EngineImportError(f"{option} {spec!r} is not MODULE:ATTR, such as shop.engine:Till")
     folder = os.path.abspath(app_dir)
     if folder not in map(os.path.abspath, sys.path):
         # Last, so that a file of the user's cannot stand in for a library's.
@@ -54,7 +61,7 @@ def _imported(spec: str, app_dir: str) -> Any:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise EngineImportError(
                 f"there is no module {error.name!r} in {folder} or on the Python path",
-                hint="check --engine and --app-dir",
+                hint=f"check {option} and --app-dir",
             ) from error
         raise _broken(module_name, error) from error
     except Exception as error:

@@ -23,6 +23,7 @@ VERBS: Final = {
     "check": "recovery.cli.check",
     "outbox": "recovery.cli.outbox",
     "migrate": "recovery.cli.migrate",
+    "backfill": "recovery.cli.backfill",
     "doctor": "recovery.cli.doctor",
     "demo": "recovery.cli.demo",
 }

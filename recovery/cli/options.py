@@ -73,3 +73,10 @@ def guard_option(function: F) -> F:
         show_default=True,
         help="Look for what is not the same on a replay: clock, chance, files, the order of sets.",
     )(function)
+
+
+def projection_option(function: F) -> F:
+    """``--projection``, any number of times."""
+    return click.option(
+        "--projection", metavar="MODULE:ATTR", multiple=True, help="A projection, by its class; may be repeated."
+    )(function)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from recovery.cli.options import guard_option, quiet_option, require_engine, shared, take
+from recovery.cli.options import guard_option, projection_option, quiet_option, require_engine, shared, take
 from recovery.cli.output import say
 
 CHUNK: Final = 1000
@@ -25,9 +25,18 @@ FIELDS: Final = {"type", "data", "request_id", "received_at_ms", "entity_id"}
     "--snapshot-every", type=click.IntRange(0), default=10_000, show_default=True, help="Commands between images."
 )
 @click.option("--accept-loss", is_flag=True, help="Go on although something proves that the journal lost its end.")
+@projection_option
 @guard_option
 @quiet_option
-def command(source: str, snapshot_every: int, accept_loss: bool, guard: str, quiet: bool, **rest: Any) -> int:
+def command(
+    source: str,
+    snapshot_every: int,
+    accept_loss: bool,
+    projection: tuple[str, ...],
+    guard: str,
+    quiet: bool,
+    **rest: Any,
+) -> int:
     """Execute commands, one JSON object a line with the fields of Command; print one receipt a line, in order.
 
     Given request_ids, it can be run again on the same input: what is recorded is answered from the record.
@@ -37,6 +46,7 @@ def command(source: str, snapshot_every: int, accept_loss: bool, guard: str, qui
         recovery run --engine shop.engine:Till --journal sqlite:till.db
     """
     from recovery import Runtime
+    from recovery.loading import load_projections
 
     found = take(rest)
     engine = require_engine(found)
@@ -49,6 +59,7 @@ def command(source: str, snapshot_every: int, accept_loss: bool, guard: str, qui
             stream=found.stream,
             snapshot_every=snapshot_every,
             accept_loss=accept_loss,
+            projections=load_projections(projection, app_dir=found.app_dir),
             guard=guard,
         ) as runtime,
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,22 +19,34 @@ def printed(text: str) -> list[str]:
     return [line.split(": ")[0] for line in re.findall(r"^ *print\(.*\)  # (.+)$", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("name", ["events.md"])
+def typed(folder: Path, *arguments: str) -> str:
+    """What a program prints that is run in a folder."""
+    found = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize("name", ["events.md", "projections.md"])
 def test_the_examples_run(tmp_path: Path, name: str) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
+    text = (ROOT / "docs" / name).read_text()
+    blocks = re.findall(r"^```(python|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks
-    for number, block in enumerate(blocks):
-        script = tmp_path / f"block{number}.py"
+    for number, (kind, block) in enumerate(blocks):
+        if kind == "console":
+            for line, shown in re.findall(r"^\$ recovery (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE):
+                assert typed(tmp_path, "-m", "recovery.cli.main", *shlex.split(line)) == shown
+            continue
+        named = re.match(r"# (\w+\.py)\n", block)
+        script = tmp_path / (named.group(1) if named else f"block{number}.py")
         script.write_text(block)
-        found = subprocess.run(
-            [sys.executable, "-W", "error", script.name],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert found.returncode == 0, found.stderr
+        said = typed(tmp_path, "-W", "error", script.name)
         for line in printed(block):
-            assert line in found.stdout, found.stdout
+            assert line in said
