@@ -31,6 +31,7 @@
         TornTail                  the last batch was never wholly written, nor acknowledged
         UnknownFormat             bytes of no format this release reads
         EvidenceAhead             something proves that the journal lost its end
+        Trimmed                   commands that are no longer, or not, kept here
       NothingVerified    exit 5   there was nothing to look at
 
 The exit code falls out of the family.  ``position`` says where (a command id, or a byte of a
@@ -208,6 +209,10 @@ class UnknownFormat(CorruptionError):
 
 class EvidenceAhead(CorruptionError):
     """Something durable lies beyond the journal's end, so the journal lost its end."""
+
+
+class Trimmed(CorruptionError):
+    """What is asked for lies before the first command that is kept."""
 
 
 class NothingVerified(RecoveryError):

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import signal
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO, Final, Protocol
 
 KILL_VARIABLE: Final = "RECOVERY_KILL_AT"
@@ -78,7 +81,7 @@ class FileOps(Protocol):
         """Give a file a second name.  FileExistsError where the name is taken."""
 
     def replace(self, source: str, target: str) -> None:
-        """Give a file another name, which then is that file's alone, at once, whatever it was before."""
+        """Give a file another name, at once, whatever that named before; not durable until ``sync_directory``."""
 
     def unlink(self, path: str) -> None:
         """Take a name away.  FileNotFoundError where there is none."""
@@ -221,6 +224,33 @@ class LocalFiles:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def write_whole(path: str, chunks: Iterable[bytes], *, over: bool, files: FileOps | None = None) -> int:
+    """Write a file that is there whole or not at all, durable on return; how many bytes it holds.
+
+    ``over`` puts it in the place of one that is there; without it, FileExistsError.  Else OSError, and what ``chunks``
+    raises; then the name is as it was.  The folder must be there.
+    """
+    files = LocalFiles() if files is None else files
+    folder = os.path.dirname(path) or "."
+    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    size = 0
+    file = files.create(temporary)
+    try:
+        try:
+            for chunk in chunks:
+                file.write(chunk)
+                size += len(chunk)
+            file.sync()
+        finally:
+            file.close()
+        files.replace(temporary, path) if over else files.link(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            files.unlink(temporary)
+    files.sync_directory(folder)
+    return size
 
 
 KILL_POINTS: Final = (

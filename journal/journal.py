@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final
 
 from journal import digest, framing
-from journal.errors import BrokenChain, CorruptionError, EvidenceAhead, Gap, StoreUnavailable
+from journal.errors import BrokenChain, CorruptionError, EvidenceAhead, Gap, StoreUnavailable, Trimmed
 from journal.records import Entry, Epoch, Head, JournalIdentity, Summary, next_chain, request_key
 from journal.store import JournalStore
 
@@ -84,6 +84,14 @@ class Journal:
                 hint="restore the journal, or go on without what was lost: --accept-loss",
             )
 
+    def start(self) -> Head:
+        """Where the journal begins: command 0, or the command after which it is kept."""
+        anchor = self.store.start(self.stream)
+        if anchor is None:
+            return START
+        anchor.verify()
+        return anchor.head
+
     def head(self) -> Head:
         """Where the journal ends; command 0 for an empty one."""
         last = self.store.last(self.stream)
@@ -100,16 +108,25 @@ class Journal:
         found[0].verify()
         return found[0]
 
-    def read(self, after: int = 0, until: int | None = None) -> Iterator[Entry]:
-        """The entries with ``after < command_id <= until``, in order, in constant memory.
+    def read(self, after: int | None = None, until: int | None = None) -> Iterator[Entry]:
+        """The entries with ``after < command_id <= until``, in order, in constant memory; by default all that are kept.
 
         Raises CorruptionError with the command id where an entry is missing, damaged, or does not continue the one
-        before it.
+        before it; Trimmed where ``after`` lies before what is kept.
         """
+        start = self.start()
+        if after is None:
+            after = start.command_id
+        elif after < start.command_id:
+            raise Trimmed(
+                f"the commands up to {start.command_id} are not kept in {self.store.location}",
+                position=after + 1,
+                hint=f"begin at an image at command {start.command_id} or after it, or say --after {start.command_id}",
+            )
         end = self.store.last(self.stream)
         last = 0 if end is None else end.command_id
         last = last if until is None else min(last, until)
-        previous = self._before(after, last)
+        previous = start if after == start.command_id else self._before(after, last)
         at = after
         while at < last:
             page = self.store.page(self.stream, at, min(at + PAGE_ENTRIES, last))
@@ -126,7 +143,7 @@ class Journal:
         return self.read(command_id, until)
 
     def _before(self, after: int, last: int) -> Head:
-        if after == 0 or after >= last:
+        if after >= last:
             return START
         entry = self.entry(after)
         if entry is None:

@@ -1,9 +1,12 @@
 """JournalStore: what a journal asks of a database.  This docstring is the contract; ``journal.testing`` checks it.
 
-A store holds *streams*, each a sequence of entries with gapless ``command_id`` from 1, besides an identity (bytes, written
-once) and epochs (bytes, numbered from 1).  It knows nothing of chains, digests or what the bytes mean.
+A store holds *streams*, each a sequence of entries with gapless ``command_id`` from 1, or from the one that ``start`` gives,
+besides an identity (bytes, written once) and epochs (bytes, numbered from 1).  It knows nothing of chains, digests or what
+the bytes mean.
 
 **Order.**  Entries come back in the order of ``command_id``, field for field as given.
+
+An entry's own ``epoch`` says who recorded it, which after an import is not who writes it: that is ``append``'s.
 
 **Atomicity.**  ``append`` writes all of its entries or none, and ``create`` and ``append_epoch`` likewise.
 
@@ -49,6 +52,9 @@ class JournalStore(ABC):
     location: str
     """Where it is, for messages; never with a password."""
 
+    redacted: bool = False
+    """Whether payloads were replaced on the way here, so that it can be read and not replayed."""
+
     @abstractmethod
     def identity(self, stream: str) -> bytes | None:
         """The stream's identity; None where the stream was never created."""
@@ -56,6 +62,10 @@ class JournalStore(ABC):
     @abstractmethod
     def epochs(self, stream: str) -> list[tuple[int, bytes]]:
         """All epochs by number."""
+
+    def start(self, stream: str) -> Entry | None:
+        """The entry up to which the stream is not kept, itself kept; None, as here, where all is kept from command 1."""
+        return None
 
     @abstractmethod
     def last(self, stream: str) -> Entry | None:

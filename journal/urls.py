@@ -8,12 +8,18 @@ from collections.abc import Callable
 from typing import Final
 
 from journal.cursors import CursorStore
-from journal.errors import UnknownScheme
+from journal.errors import UnknownScheme, UsageError
+from journal.journal import Journal
 from journal.store import JournalStore
 
-KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR"
+KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR, file:PATH"
 
-_WITHOUT_SCHEMA: Final = ("memory", "wal")
+_WITHOUT_SCHEMA: Final = ("memory", "wal", "file")
+_EXAMPLES: Final = {
+    "sqlite": ("sqlite:PATH", "sqlite:.recovery/journal.db"),
+    "wal": ("wal:DIR", "wal:.recovery/journal"),
+    "file": ("file:PATH", "file:till.journal"),
+}
 
 
 def open_reader(url: str) -> JournalStore:
@@ -27,9 +33,21 @@ def open_reader(url: str) -> JournalStore:
         from journal.stores.wal import WalStore
 
         return WalStore.open_for_read(place)
+    if scheme == "file":
+        from journal.stores.file import FileStore
+
+        return FileStore.open_for_read(place)
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_read(place)
+
+
+def open_history(path: str) -> Journal:
+    """The one stream of an exported history, whatever its name.  Raises what ``open_reader`` does."""
+    from journal.stores.file import FileStore
+
+    store = FileStore.open_for_read(path)
+    return Journal(store, store.stream)
 
 
 def open_writer(url: str) -> JournalStore:
@@ -46,6 +64,11 @@ def open_writer(url: str) -> JournalStore:
         from journal.stores.wal import WalStore
 
         return WalStore.open_for_write(place)
+    if scheme == "file":
+        raise UsageError(
+            f"{url} is an exported history, which is only read",
+            hint="to go on from it, make a journal of it: recovery import",
+        )
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_write(place)
@@ -129,20 +152,16 @@ def redacted(url: str) -> str:
 
 def _split(url: str) -> tuple[str, str]:
     scheme, colon, place = url.partition(":")
-    if scheme == "sqlite" and place.startswith("//"):
-        path = "/" + place.lstrip("/")
+    if scheme in _EXAMPLES and place.startswith("//"):
+        form, path = _EXAMPLES[scheme][0], "/" + place.lstrip("/")
         raise UnknownScheme(
-            f"{redacted(url)!r} is not how a journal is named: it is sqlite:PATH, without slashes before the path",
-            hint=f"use sqlite:{path} or sqlite:{path[1:]}",
+            f"{redacted(url)!r} is not how a journal is named: it is {form}, without slashes before it",
+            hint=f"use {scheme}:{path} or {scheme}:{path[1:]}",
         )
-    if scheme == "sqlite" and not place:
-        raise UnknownScheme("'sqlite:' names no file", hint="use sqlite:PATH, such as sqlite:.recovery/journal.db")
-    if scheme == "wal" and (not place or place.startswith("//")):
-        raise UnknownScheme(
-            f"{redacted(url)!r} is not how a journal is named: it is wal:DIR, without slashes before the folder",
-            hint="use wal:DIR, such as wal:.recovery/journal",
-        )
-    if scheme in ("memory", "sqlite", "wal") and colon:
+    if scheme in _EXAMPLES and not place:
+        form, example = _EXAMPLES[scheme]
+        raise UnknownScheme(f"'{scheme}:' names no file", hint=f"use {form}, such as {example}")
+    if (scheme == "memory" or scheme in _EXAMPLES) and colon:
         return scheme, place
     raise UnknownScheme(
         f"{redacted(url)!r} names no journal that this release opens; known are {KNOWN}",

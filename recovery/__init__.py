@@ -1,123 +1,35 @@
 """The recovery framework that proves itself.
 
-Everything public is importable from here.
+Everything public is importable from here.  It is loaded when the first name is asked for: the command line's help, and every
+run of pytest, which loads our plugin, import this package and need none of it.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from typing import TYPE_CHECKING
+
 from recovery.shadowing import refuse_shadows
 
+if TYPE_CHECKING:
+    from recovery.public import *
+else:
+    _MISSING = object()
+
+    def __getattr__(name: str) -> object:
+        """A public name."""
+        # A module of ours is not asked for here: `from recovery import divergence` imports it when there is no such name.
+        inner = name.startswith("_") and name not in ("__version__", "__all__")
+        found = _MISSING
+        if not inner and importlib.util.find_spec(f"recovery.{name}") is None:
+            found = getattr(importlib.import_module("recovery.public"), name, _MISSING)
+        if found is _MISSING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *importlib.import_module("recovery.public").__all__})
+
+
 refuse_shadows()
-
-from journal.delivery import Message
-from journal.errors import (
-    BrokenChain,
-    ChecksumMismatch,
-    ClockAhead,
-    CorruptionError,
-    DeliveryFailed,
-    DivergenceError,
-    EngineImportError,
-    EngineMismatch,
-    EvidenceAhead,
-    Gap,
-    JournalInUse,
-    NewerSchema,
-    Nondeterminism,
-    NothingVerified,
-    OutcomeUnknown,
-    Overloaded,
-    ProjectionBehind,
-    ProjectionFailed,
-    RecoveryError,
-    RequestConflict,
-    StoreUnavailable,
-    UnavailableError,
-    UnknownFormat,
-    UnknownScheme,
-    UsageError,
-    ValueRefused,
-    WriterFenced,
-    WriterPoisoned,
-)
-from journal.journal import Journal
-from journal.outbox import Outbox
-from journal.projections import Projection
-from journal.records import Command, Event, Receipt, Reject
-from journal.urls import open_reader
-from recovery.divergence import Divergence
-from recovery.engine import Context, Engine, command
-from recovery.observer import Observer
-from recovery.report import Report
-from recovery.runtime import Runtime
-from recovery.table_engine import TableEngine
-from recovery.tables import Cell, Index, Table
-from recovery.verification import verify
-from recovery.version import VERSION as __version__
-from snapshots.catalog import Catalog
-from snapshots.urls import open_snapshot_store
-
-
-def open_journal(url: str, *, stream: str = "main") -> Journal:
-    """The record of a stream, for reading: ``open_journal("sqlite:till.db").read(after=0)`` yields its entries."""
-    return Journal(open_reader(url), stream)
-
-
-def open_snapshots(url: str, *, stream: str = "main") -> Catalog:
-    """The images of a stream."""
-    return Catalog(open_snapshot_store(url), stream)
-
-
-__all__ = [
-    "BrokenChain",
-    "Cell",
-    "ChecksumMismatch",
-    "ClockAhead",
-    "Command",
-    "Context",
-    "CorruptionError",
-    "DeliveryFailed",
-    "Divergence",
-    "DivergenceError",
-    "Engine",
-    "EngineImportError",
-    "EngineMismatch",
-    "Event",
-    "EvidenceAhead",
-    "Gap",
-    "Index",
-    "Journal",
-    "JournalInUse",
-    "Message",
-    "NewerSchema",
-    "Nondeterminism",
-    "NothingVerified",
-    "Observer",
-    "Outbox",
-    "OutcomeUnknown",
-    "Overloaded",
-    "Projection",
-    "ProjectionBehind",
-    "ProjectionFailed",
-    "Receipt",
-    "RecoveryError",
-    "Reject",
-    "Report",
-    "RequestConflict",
-    "Runtime",
-    "StoreUnavailable",
-    "Table",
-    "TableEngine",
-    "UnavailableError",
-    "UnknownFormat",
-    "UnknownScheme",
-    "UsageError",
-    "ValueRefused",
-    "WriterFenced",
-    "WriterPoisoned",
-    "__version__",
-    "command",
-    "open_journal",
-    "open_snapshots",
-    "verify",
-]

@@ -59,6 +59,7 @@ def check(
     last_good = commands = 0
     try:
         head = journal.head().command_id
+        last_good = journal.start().command_id
         for entry in journal.read():
             check_entry(entry)
             last_good = entry.command_id

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from journal.errors import BrokenChain, DivergenceError, EngineMismatch, NothingVerified, UsageError
 from journal.journal import Journal
-from journal.records import JournalIdentity
+from journal.records import Head, JournalIdentity
 from recovery.loading import engine_factory
 from recovery.replayer import Replayer
 from recovery.stepper import CaptureStepper, Stepper, TableStepper, make_stepper
@@ -33,6 +33,13 @@ def open_catalog(snapshots: str | SnapshotStore | None, stream: str) -> Catalog 
     if snapshots is None:
         return None
     return Catalog(open_snapshot_store(snapshots) if isinstance(snapshots, str) else snapshots, stream)
+
+
+def images_beside(journal: object, snapshots: str | SnapshotStore | None) -> str | SnapshotStore | None:
+    """Where the images of a journal are, when it is not said: an exported history carries its own."""
+    if snapshots is None and isinstance(journal, str) and journal.startswith("file:"):
+        return journal
+    return snapshots
 
 
 def place(
@@ -92,12 +99,14 @@ def load_image(stepper: Stepper, reader: ImageReader) -> None:
             gc.enable()
 
 
-def capture_image(stepper: Stepper, catalog: Catalog, journal: Journal, identity: JournalIdentity) -> ImageHeader:
-    """Publish an image of a live engine, which stands at the journal's head.
+def capture_image(
+    stepper: Stepper, catalog: Catalog, journal: Journal, identity: JournalIdentity, *, at: Head | None = None
+) -> ImageHeader:
+    """Publish an image of a live engine, which stands at the journal's head, or ``at`` a command of it.
 
     Every row is read and hashed anew; DivergenceError where they are not the recorded state.
     """
-    head = journal.head()
+    head = journal.head() if at is None else at
     if head.command_id == 0:
         raise NothingVerified("there is nothing to take an image of: the journal is empty")
     captured = stepper.capture_bytes() if isinstance(stepper, CaptureStepper) else b""

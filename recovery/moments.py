@@ -8,8 +8,13 @@ from journal.errors import UsageError
 from journal.journal import Journal
 
 
-def command_at(journal: Journal, text: str) -> int:
-    """The command id of digits, or of the last command received at or before an ISO 8601 time (UTC where it names no zone)."""
+def command_at(journal: Journal, text: str | None) -> int:
+    """The command id of digits, or of the last command received at or before an ISO 8601 time (UTC where it names no zone).
+
+    None is the command after which the journal is kept: 0, but for a part of a history.
+    """
+    if text is None:
+        return journal.start().command_id
     if text.isdecimal():
         return int(text)
     try:
@@ -24,7 +29,7 @@ def command_at(journal: Journal, text: str) -> int:
 
 def _last_at_or_before(journal: Journal, time_ms: int) -> int:
     # Recorded times never go back, so the last such command is found by halving.
-    low, high = 0, journal.head().command_id
+    low, high = journal.start().command_id, journal.head().command_id
     while low < high:
         middle = (low + high + 1) // 2
         entry = journal.entry(middle)

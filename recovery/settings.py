@@ -72,7 +72,10 @@ def settings(**given: str | None) -> Settings:
     found = {}
     for name, default in DEFAULTS.items():
         found[name] = given.get(name) or os.environ.get(VARIABLES[name]) or file.get(name) or default
-    if not (given.get("snapshots") or os.environ.get(VARIABLES["snapshots"]) or file.get("snapshots")):
+    if found["journal"].startswith("file:"):
+        # An exported history carries its images; those of the journal it was taken from are only used when asked for.
+        found["snapshots"] = given.get("snapshots") or found["journal"]
+    elif not (given.get("snapshots") or os.environ.get(VARIABLES["snapshots"]) or file.get("snapshots")):
         # Images of a journal that goes with the process would outlive it, as evidence of a loss that is none.
         found["snapshots"] = "memory:" if found["journal"].startswith("memory:") else found["snapshots"]
     return Settings(**found)

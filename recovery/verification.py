@@ -23,7 +23,7 @@ from recovery.cold_start import require_engine_name
 from recovery.cuts import anchors
 from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
 from recovery.guard import OFF, check_mode
-from recovery.images import open_catalog
+from recovery.images import images_beside, open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
 from recovery.range_replay import Outcome, Range, RangeReplay
 from recovery.report import Report
@@ -45,7 +45,7 @@ def verify(
     jobs: int = 1,
     executor: Executor | str | None = None,
     stream: str = "main",
-    after: int = 0,
+    after: int | None = None,
     until: int | None = None,
     start: int | None = None,
     mode: str = "execute",
@@ -55,7 +55,7 @@ def verify(
     guard: str = OFF,
     progress: Progress | None = None,
 ) -> Report:
-    """Replay the commands with ``after < id <= until`` (None: to the end) and compare each with its record.
+    """Replay the commands with ``after < id <= until`` (None: all that are kept) and compare each with its record.
 
     The state at ``after`` comes from the newest verified image at or before it, or at ``start``, and the recorded rows
     after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or
@@ -75,6 +75,7 @@ def verify(
     if type(jobs) is not int or jobs < 1:
         raise UsageError(f"jobs is {jobs!r}; it is a number of processes, at least 1")
     began = time.perf_counter()
+    snapshots = images_beside(journal, snapshots)
     factory = engine_factory(engine, app_dir=app_dir)
     named = _Named(engine if isinstance(engine, str) else engine_spec(factory), journal, snapshots, stream, app_dir)
     parallel = compare and (jobs > 1 or executor is not None)
@@ -84,6 +85,7 @@ def verify(
     try:
         require_engine_name(factory().name, reader.identity)
         verification = _Verification(factory, reader, open_catalog(snapshots, reader.stream), progress)
+        after = reader.start().command_id if after is None else after
         wanted = Range(after, after, mode if compare else "rebuild", keep_going, start, guard=guard)
         verification.settle(wanted, until)
         if parallel:
@@ -357,6 +359,6 @@ def _reproduce(named: _Named, stream: str, command_id: int) -> str:
     words = ["recovery", "replay", "--engine", named.engine]
     words += ["--app-dir", named.app_dir] if named.app_dir != "." else []
     words += ["--journal", redacted(journal)]
-    words += ["--snapshots", named.images] if named.images else []
+    words += ["--snapshots", named.images] if named.images not in ("", journal) else []
     words += ["--stream", stream] if stream != "main" else []
     return shlex.join([*words, "--after", str(command_id - 1), "--until", str(command_id)])

@@ -7,12 +7,12 @@ from snapshots.store import SnapshotStore
 
 
 def open_snapshot_store(url: str) -> SnapshotStore:
-    """The store of ``memory:``, ``memory:NAME`` or ``dir:PATH``; else UnknownScheme, or UsageError for its form."""
+    """The store of ``memory:``, ``memory:NAME``, ``dir:PATH`` or ``file:PATH``; else UnknownScheme, or UsageError."""
     scheme, colon, rest = url.partition(":")
-    if not colon or scheme not in ("memory", "dir"):
+    if not colon or scheme not in ("memory", "dir", "file"):
         raise UnknownScheme(
             f"{scheme + colon if colon else url!r} is no place for snapshots that this release knows",
-            expected="memory:, memory:NAME or dir:PATH",
+            expected="memory:, memory:NAME, dir:PATH, or file:PATH for the images in an exported history",
             hint="say dir:PATH for a directory",
         )
     if scheme == "memory":
@@ -20,8 +20,12 @@ def open_snapshot_store(url: str) -> SnapshotStore:
 
         return MemorySnapshots(rest)
     if not rest or rest.startswith("//"):
-        path = rest.removeprefix("//") or "PATH"
-        raise UsageError(f"{url} names no directory: it is written dir:PATH", hint=f"say dir:{path}")
+        path, what = rest.removeprefix("//") or "PATH", "directory" if scheme == "dir" else "file"
+        raise UsageError(f"{url} names no {what}: it is written {scheme}:PATH", hint=f"say {scheme}:{path}")
+    if scheme == "file":
+        from snapshots.stores.history import HistoryImages
+
+        return HistoryImages(rest)
     from snapshots.stores.directory import DirectorySnapshots
 
     return DirectorySnapshots(rest)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--key", metavar="K", help="Only commands that changed this row of the table: JSON, or text.")
 @json_option
 def command(
-    after: str,
+    after: str | None,
     until: str | None,
     request_id: str | None,
     entity: str | None,

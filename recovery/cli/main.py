@@ -20,6 +20,8 @@ VERBS: Final = {
     "state": "recovery.cli.state",
     "diff": "recovery.cli.diff",
     "snapshot": "recovery.cli.snapshot",
+    "export": "recovery.cli.export",
+    "import": "recovery.cli.import_",
     "check": "recovery.cli.check",
     "outbox": "recovery.cli.outbox",
     "migrate": "recovery.cli.migrate",

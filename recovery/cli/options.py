@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "engine": "The engine, as MODULE:ATTR: a class or a factory.",
     "app_dir": "Where the engine's module is looked for, last on the path.",
-    "journal": "The journal: sqlite:PATH or wal:DIR.",
+    "journal": "The journal: sqlite:PATH or wal:DIR; read only, file:PATH.",
     "snapshots": "Where images lie: dir:PATH.",
     "stream": "The stream within the journal.",
 }
@@ -61,7 +61,9 @@ def range_options(function: F) -> F:
     function = click.option("--until", metavar="N|TIME", help="The last command looked at.  [default: the newest]")(
         function
     )
-    return click.option("--after", metavar="N|TIME", default="0", help="Only commands after this one.")(function)
+    return click.option(
+        "--after", metavar="N|TIME", help="Only commands after this one.  [default: the first that is kept]"
+    )(function)
 
 
 def guard_option(function: F) -> F:

@@ -26,7 +26,7 @@ from recovery.cli.output import progress, say, show_json
 @json_option
 @quiet_option
 def command(
-    after: str,
+    after: str | None,
     until: str | None,
     start: str | None,
     verify: bool,

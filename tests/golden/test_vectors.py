@@ -16,6 +16,9 @@ from journal import digest, framing, values
 from journal.digest import StateDigest, TableDigest
 from journal.framing import Change, Event
 from journal.records import REQUEST_NAMESPACE, request_key
+from journal.stores.file import FileStore
+from journal.testing.contract import STREAM, _epoch, _identity, make_entries
+from snapshots.stores.history import HistoryImages
 from tests.property.test_words import an_entry
 
 LINES = [
@@ -57,6 +60,23 @@ def test_an_entry() -> None:
     entry = an_entry()
     assert entry.computed_part_hashes().hex() == PART_HASHES
     assert entry.checksum.hex() == CHECKSUM
+
+
+def test_a_history_file(tmp_path: Path) -> None:
+    """Not its bytes, which are zstd's too, but that what one release wrote the next one reads."""
+    path = tmp_path / "part.journal"
+    data = bytes.fromhex((Path(__file__).parent / "part.journal.hex").read_text())
+    path.write_bytes(data)
+    assert data.startswith(b"RECHISTO\0\x01")
+    store = FileStore.open_for_read(str(path))
+    store.check()
+    assert store.page(STREAM, 0, 99) == make_entries(1, 6)[2:]
+    assert store.start(STREAM) == make_entries(1, 3)[2]
+    assert store.identity(STREAM) == _identity()
+    assert store.epochs(STREAM) == [(1, _epoch(1))]
+    store.close()
+    with HistoryImages(str(path)).open("main/00000000000000000003-aa.image") as file:
+        assert file.read() == b"an image"
 
 
 def test_request_ids() -> None:
