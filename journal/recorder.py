@@ -2,6 +2,11 @@
 
 It gives command ids, links the chain, seals entries, remembers what is sealed and not yet durable, finds what was recorded
 before, and stamps time.  ``seal`` places a transition; ``commit`` makes all that was sealed durable, or says why not.
+
+**Unknown outcome.**  Where the store cannot say whether an append was done, a new epoch is recorded first: from then on nothing
+of the old one can still be on its way.  Then the end is read.  What is there is acknowledged.  What is not there is known not
+to be written, so it is sealed again under the new epoch and appended: its callers need not know that a server was started anew.
+An end below what was acknowledged is loss, and is said.
 """
 
 from __future__ import annotations
@@ -12,7 +17,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from journal import digest
-from journal.errors import ClockAhead, RequestConflict, UsageError, ValueRefused
+from journal.errors import (
+    ClockAhead,
+    EvidenceAhead,
+    OutcomeUnknown,
+    RecoveryError,
+    RequestConflict,
+    UsageError,
+    ValueRefused,
+    WriterFenced,
+)
 from journal.event_detail import FULL, EventDetail
 from journal.journal import Journal
 from journal.projections import Projector
@@ -30,6 +44,7 @@ from journal.records import (
 from journal.store import JournalStore
 
 _FIND_MAX: Final = 500
+_RESOLUTIONS_MAX: Final = 3
 
 
 class Recorder:
@@ -44,6 +59,7 @@ class Recorder:
         self.detail = detail
         self.projector = Projector((), stream)
         self.epoch = 0
+        self._opened_as: Epoch | None = None
         self.head: Head = Journal(store, stream).head()
         self._tip = self.head
         self._sealed: list[Entry] = []
@@ -61,6 +77,7 @@ class Recorder:
         """Record who writes from now on, durably, before anything else is written."""
         self.store.append_epoch(self.stream, epoch.number, epoch.pack())
         self.epoch = epoch.number
+        self._opened_as = epoch
 
     @property
     def tip(self) -> Head:
@@ -139,23 +156,90 @@ class Recorder:
         return entry
 
     def commit(self) -> list[Entry]:
-        """Make all sealed entries durable, at once, and give them.
+        """Make all sealed entries durable, at once, and give them as they are recorded.
 
-        Raises what the store's contract names; then nothing was acknowledged.
+        Raises what the store's contract names; then nothing was acknowledged.  OutcomeUnknown only where it could not be
+        made known.
         """
-        entries = self._sealed
-        if entries:
-            self.store.append(self.stream, self.epoch, entries)
-            self.head = self._tip
-            self._sealed = []
-            self.projector.forget()
+        if not self._sealed:
+            return []
+        try:
+            self.store.append(self.stream, self.epoch, self._sealed)
+        except OutcomeUnknown as unknown:
+            self._resolve(unknown)
+        entries, self._sealed = self._sealed, []
+        self.head = self._tip
+        self.projector.forget()
         return entries
+
+    def _resolve(self, unknown: OutcomeUnknown) -> None:
+        """Make an unknown outcome known, and what was sealed durable.  See the head of this file."""
+        for _ in range(_RESOLUTIONS_MAX):
+            try:
+                fenced = self._renew_epoch()
+                if self._is_there():
+                    return
+            except RecoveryError as error:
+                if isinstance(error, EvidenceAhead):
+                    raise
+                raise _still_unknown(unknown, error) from error
+            if fenced is not None:
+                raise fenced
+            self._sealed = [_sealed_under(self.epoch, entry) for entry in self._sealed]
+            try:
+                self.store.append(self.stream, self.epoch, self._sealed)
+                return
+            except OutcomeUnknown as again:
+                unknown = again
+        raise unknown
+
+    def _renew_epoch(self) -> WriterFenced | None:
+        """Record a new epoch; the error where another writer has done so, after which nothing of ours is on its way either."""
+        assert self._opened_as is not None, "an append without an epoch is refused"
+        epoch = self._opened_as._replace(
+            number=self.epoch + 1,
+            opened_at_ms=time.time_ns() // 1_000_000,
+            head=self.head.command_id,
+            accepted_loss=None,
+        )
+        try:
+            self.begin_epoch(epoch)
+        except WriterFenced as fenced:
+            return fenced
+        return None
+
+    def _is_there(self) -> bool:
+        """Whether the sealed entries are recorded; else none of them is.  EvidenceAhead where acknowledged ones are not."""
+        found = self.store.page(self.stream, self.head.command_id - 1, self._tip.command_id)
+        chains = {entry.command_id: entry.chain for entry in found}
+        if self.head.command_id and chains.get(self.head.command_id) != self.head.chain:
+            end = self.store.last(self.stream)
+            raise EvidenceAhead(
+                f"this command was acknowledged, and the journal ends at command {0 if end is None else end.command_id}: "
+                "its end was lost",
+                position=self.head.command_id,
+                hint="restore the journal, or fail over to where it is whole; to go on without: --accept-loss",
+            )
+        # An append is whole or not at all, so its last entry speaks for it; another writer's has another chain.
+        return chains.get(self._tip.command_id) == self._tip.chain
 
     def abandon(self) -> None:
         """Forget what is sealed: the store refused it."""
         self._tip = self.head
         self._sealed = []
         self.projector.forget()
+
+
+def _sealed_under(epoch: int, entry: Entry) -> Entry:
+    """The same entry under another epoch, which is outside its chain."""
+    fields = entry._replace(epoch=epoch)[:-1]
+    return Entry(*fields, checksum(*fields))
+
+
+def _still_unknown(unknown: OutcomeUnknown, error: RecoveryError) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{unknown.message}; and that could not be found out: {error}", position=unknown.position, hint=unknown.hint
+    )
 
 
 def refuse_conflict(entry: Entry, type: str, data_bytes: bytes) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Final
 
 from journal.cursors import CursorStore
 from journal.errors import UnknownScheme, UsageError
 from journal.journal import Journal
+from journal.redaction import redacted
 from journal.store import JournalStore
 
-KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR, file:PATH"
+KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR, postgresql://USER@HOST/DATABASE, file:PATH"
+POSTGRESQL: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
 _WITHOUT_SCHEMA: Final = ("memory", "wal", "file")
 _EXAMPLES: Final = {
@@ -37,6 +38,10 @@ def open_reader(url: str) -> JournalStore:
         from journal.stores.file import FileStore
 
         return FileStore.open_for_read(place)
+    if scheme in POSTGRESQL:
+        from journal.stores.postgres import PostgresStore
+
+        return PostgresStore.open_for_read(url)
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_read(place)
@@ -50,10 +55,12 @@ def open_history(path: str) -> Journal:
     return Journal(store, store.stream)
 
 
-def open_writer(url: str) -> JournalStore:
-    """The store of a URL, held against every other writer, made where it is missing, its schema brought up to date.
+def open_writer(url: str, *, stream: str = "main", takeover: bool = False) -> JournalStore:
+    """The store of a URL, held against every other writer of the stream.
 
-    Raises what ``open_reader`` does, and JournalInUse.
+    A file is made where it is missing, and its schema brought up to date; a server's schema is ``recovery migrate``'s.
+    ``takeover`` replaces a live writer where that can be done: in PostgreSQL.  Raises what ``open_reader`` does, and
+    JournalInUse.
     """
     scheme, place = _split(url)
     if scheme == "memory":
@@ -69,6 +76,10 @@ def open_writer(url: str) -> JournalStore:
             f"{url} is an exported history, which is only read",
             hint="to go on from it, make a journal of it: recovery import",
         )
+    if scheme in POSTGRESQL:
+        from journal.stores.postgres import PostgresStore
+
+        return PostgresStore.open_for_write(url, stream, takeover=takeover)
     from journal.stores.sqlite import SqliteStore
 
     return SqliteStore.open_for_write(place)
@@ -81,6 +92,10 @@ def open_cursors(url: str) -> CursorStore:
         from journal.stores.cursor_memory import MemoryCursors
 
         return MemoryCursors(place)
+    if scheme in POSTGRESQL:
+        raise UnknownScheme(
+            f"{redacted(url)!r} keeps no cursors: outboxes are of journals in files", hint="use sqlite:PATH or wal:DIR"
+        )
     from journal.stores.cursor_files import FileCursors
 
     # One file may be reached by many names; its cursors lie beside the file, or within the folder.
@@ -92,13 +107,21 @@ def journal_schema(url: str) -> tuple[int, int]:
     scheme, place = _split(url)
     if scheme in _WITHOUT_SCHEMA:
         return 0, 0
+    if scheme in POSTGRESQL:
+        from journal import postgres_schema
+
+        return postgres_schema.schema_state(url)
     from journal.stores.sqlite import schema_state
 
     return schema_state(place)
 
 
 def migrate_journal(url: str) -> tuple[int, int]:
-    """Bring the schema of an existing journal up to date; the versions before and after."""
+    """Bring the schema of an existing file, or of a database, up to date; the versions before and after."""
+    if _split(url)[0] in POSTGRESQL:
+        from journal import postgres_schema
+
+        return postgres_schema.migrate(url)
     before, wanted = journal_schema(url)
     if before != wanted:
         open_writer(url).close()
@@ -110,6 +133,10 @@ def journal_schema_sql(url: str) -> str:
     scheme, _ = _split(url)
     if scheme in _WITHOUT_SCHEMA:
         return ""
+    if scheme in POSTGRESQL:
+        from journal import postgres_schema
+
+        return postgres_schema.schema_sql(url)
     from journal.stores.sqlite_schema import schema_sql
 
     return schema_sql()
@@ -138,16 +165,26 @@ def driver_notes() -> dict[str, str]:
     """What to know of the database drivers of this machine, by name; whether or not there is a journal yet."""
     import sqlite3
 
+    from psycopg import pq
+
     from journal.stores.sqlite_schema import wal_reset_bug
 
-    return {"sqlite": sqlite3.sqlite_version, "wal_reset_bug": wal_reset_bug(sqlite3.sqlite_version)}
+    return {
+        "sqlite": sqlite3.sqlite_version,
+        "wal_reset_bug": wal_reset_bug(sqlite3.sqlite_version),
+        "libpq": ".".join(map(str, divmod(pq.version(), 10_000))),
+    }
 
 
-def redacted(url: str) -> str:
-    """The URL without a password, for every message and output."""
-    # Up to the *last* @: a password may hold one, unescaped.
-    url = re.sub(r"(://[^/?#:@]*:).*@", r"\1***@", url)
-    return re.sub(r"((?:^|[?&\s])\w*password\s*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)
+__all__ = [
+    "driver_notes",
+    "journal_schema",
+    "journal_schema_sql",
+    "migrate_journal",
+    "open_reader",
+    "open_writer",
+    "redacted",
+]
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -161,7 +198,9 @@ def _split(url: str) -> tuple[str, str]:
     if scheme in _EXAMPLES and not place:
         form, example = _EXAMPLES[scheme]
         raise UnknownScheme(f"'{scheme}:' names no file", hint=f"use {form}, such as {example}")
-    if (scheme == "memory" or scheme in _EXAMPLES) and colon:
+    if scheme in POSTGRESQL and not place.startswith("//"):
+        raise UnknownScheme(f"'{scheme}:' is followed by //", hint="use postgresql://USER@HOST/DATABASE")
+    if scheme in ("memory", *_EXAMPLES, *POSTGRESQL) and colon:
         return scheme, place
     raise UnknownScheme(
         f"{redacted(url)!r} names no journal that this release opens; known are {KNOWN}",

@@ -121,6 +121,7 @@ def open_engine(
     digest_every: int,
     seed: int | None,
     accept_loss: bool,
+    takeover: bool,
     detail: EventDetail,
     tell: Teller,
     projections: Iterable[Projection | type[Projection]] = (),
@@ -139,7 +140,7 @@ def open_engine(
         dedup_window_s=dedup_window_s,
     )
     cursors = cursors_beside(journal)
-    store = open_writer(journal) if isinstance(journal, str) else journal
+    store = open_writer(journal, stream=stream, takeover=takeover) if isinstance(journal, str) else journal
     try:
         _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
         catalog = open_catalog(snapshots, stream)

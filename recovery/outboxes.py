@@ -22,10 +22,8 @@ logger = logging.getLogger("recovery")
 
 def cursors_beside(journal: str | JournalStore) -> CursorStore | None:
     """Where the outboxes of a journal keep their cursors; None for an opened store that is no file of this machine."""
-    if isinstance(journal, str):
-        return open_cursors(journal)
-    scheme = journal.location.partition(":")[0]
-    return open_cursors(journal.location) if scheme in ("memory", "sqlite", "wal") else None
+    url = journal if isinstance(journal, str) else journal.location
+    return open_cursors(url) if url.partition(":")[0] in ("memory", "sqlite", "wal") else None
 
 
 def lags(journal: Journal, cursors: CursorStore | None, problems: list[str]) -> list[dict[str, Any]]:

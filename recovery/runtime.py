@@ -135,6 +135,7 @@ class Runtime:
         heavy: bool = False,
         guard: str = "off",
         accept_loss: bool = False,
+        takeover: bool = False,
         observer: object | None = None,
     ) -> Runtime:
         """Cold-start an engine and go to work.
@@ -147,7 +148,8 @@ class Runtime:
         yours in the journal's transaction (journal/projections.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``,
         ``digest_every`` and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and
         compares after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a
-        replay (recovery/determinism.py).  ``observer`` is told what happens (recovery/observer.py).
+        replay (recovery/determinism.py).  ``takeover`` replaces a writer that lives, where the store can do that.  ``observer``
+        is told what happens (recovery/observer.py).
 
         Raises JournalInUse, EngineMismatch, EvidenceAhead, ProjectionBehind, CorruptionError, DivergenceError (the tail does not
         replay), each with a hint; nothing is changed then.
@@ -168,6 +170,7 @@ class Runtime:
             digest_every=digest_every,
             seed=seed,
             accept_loss=accept_loss,
+            takeover=takeover,
             detail=EventDetail.of(events, critical_events),
             projections=projections,
             tell=Teller(observer),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from journal.testing.postgres_server import PostgresServer
-from tests.postgres import fresh_database
+from tests.postgres import fresh_schema
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
@@ -31,6 +31,6 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """The URL of an empty database of this test's own."""
-    with fresh_database(postgres) as url:
+    """The URL of an empty schema of this test's own."""
+    with fresh_schema(postgres) as url:
         yield url

@@ -1,6 +1,6 @@
 """``sqlite:PATH``: a journal in one SQLite file, durable by WAL mode with ``synchronous=FULL``.
 
-Layout: stores/sql/*.sql (sqlite_schema.py).  An entry's row id is ``stream * 2**40 + command_id``.
+Layout: stores/sql/sqlite/*.sql (sqlite_schema.py).  An entry's row id is ``stream * 2**40 + command_id``.
 
 SQLite is reached through ``Connection`` (sqlite_connection.py).  Exactly one connection writes or checkpoints: releases
 before 3.51.3 may damage a file where two do.  Readers open ``mode=ro``, which can do neither.  Nothing here opens the

@@ -1,4 +1,4 @@
-"""The schema of ``sqlite:``: stores/sql/*.sql, applied in order, and what a file says of how far it has come.
+"""The schema of ``sqlite:``: stores/sql/sqlite/*.sql, applied in order, and what a file says of how far it has come.
 
 ``PRAGMA user_version`` is the number of the last script applied, and ``PRAGMA application_id`` marks the file as ours.
 """
@@ -16,7 +16,7 @@ APPLICATION_ID: Final = int.from_bytes(b"ERJ1", "big")
 
 def migrations() -> list[str]:
     """The scripts of the schema, in order; the first makes version 1."""
-    folder = resources.files("journal.stores") / "sql"
+    folder = resources.files("journal.stores") / "sql" / "sqlite"
     scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [script.read_text(encoding="utf-8") for script in scripts]
 

@@ -16,7 +16,6 @@ import contextlib
 import functools
 import glob
 import importlib.util
-import itertools
 import os
 import pwd
 import shutil
@@ -140,7 +139,6 @@ class PostgresServer:
         self.log = self.folder / "log"
         self.settings = {**_SETTINGS, "unix_socket_directories": str(self.folder), **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._numbers = itertools.count(1)
         if self._user:
             os.chown(self.folder, self._user["user"], self._user["group"])
 
@@ -273,16 +271,6 @@ class PostgresServer:
         with self.connect(database) as db:
             cursor = db.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
-
-    def new_database(self) -> str:
-        """Create an empty database; its name, which no other has."""
-        name = f"d{os.getpid()}_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
-        return name
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database, and throw out who is connected."""
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     # Replication
 

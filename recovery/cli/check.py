@@ -20,7 +20,7 @@ def command(as_json: bool, quiet: bool, **rest: Any) -> int:
     \b
     recovery check --journal sqlite:till.db --snapshots dir:till-snapshots
     """
-    from journal.urls import open_cursors
+    from recovery.outboxes import cursors_beside
     from recovery import open_journal
     from recovery.check import check
     from recovery.images import open_catalog
@@ -28,7 +28,9 @@ def command(as_json: bool, quiet: bool, **rest: Any) -> int:
     found = take(rest)
     with open_journal(found.journal, stream=found.stream) as journal, progress("checked", quiet=quiet) as draw:
         journal.identity  # noqa: B018 - raises where there is no such stream
-        report = check(journal, open_catalog(found.snapshots, found.stream), draw, cursors=open_cursors(found.journal))
+        report = check(
+            journal, open_catalog(found.snapshots, found.stream), draw, cursors=cursors_beside(found.journal)
+        )
     if as_json:
         show_json(report.to_dict())
         return report.exit_code

@@ -15,8 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP = {
     "engine": "The engine, as MODULE:ATTR: a class or a factory.",
     "app_dir": "Where the engine's module is looked for, last on the path.",
-    "journal": "The journal: sqlite:PATH or wal:DIR; read only, file:PATH.",
-    "snapshots": "Where images lie: dir:PATH.",
+    "journal": "The journal: sqlite:PATH, wal:DIR, postgresql://USER@HOST/DATABASE; read only, file:PATH.",
+    "snapshots": "Where images lie: dir:PATH, or postgresql://USER@HOST/DATABASE.",
     "stream": "The stream within the journal.",
 }
 METAVARS = {"engine": "MODULE:ATTR", "app_dir": "DIR", "journal": "URL", "snapshots": "URL", "stream": "NAME"}

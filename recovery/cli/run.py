@@ -25,6 +25,7 @@ FIELDS: Final = {"type", "data", "request_id", "received_at_ms", "entity_id"}
     "--snapshot-every", type=click.IntRange(0), default=10_000, show_default=True, help="Commands between images."
 )
 @click.option("--accept-loss", is_flag=True, help="Go on although something proves that the journal lost its end.")
+@click.option("--takeover", is_flag=True, help="Replace a writer that lives (PostgreSQL).")
 @projection_option
 @guard_option
 @quiet_option
@@ -32,6 +33,7 @@ def command(
     source: str,
     snapshot_every: int,
     accept_loss: bool,
+    takeover: bool,
     projection: tuple[str, ...],
     guard: str,
     quiet: bool,
@@ -59,6 +61,7 @@ def command(
             stream=found.stream,
             snapshot_every=snapshot_every,
             accept_loss=accept_loss,
+            takeover=takeover,
             projections=load_projections(projection, app_dir=found.app_dir),
             guard=guard,
         ) as runtime,

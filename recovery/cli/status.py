@@ -20,7 +20,7 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     \b
     recovery status --check --journal sqlite:till.db --snapshots dir:till-snapshots
     """
-    from journal.urls import open_cursors
+    from recovery.outboxes import cursors_beside
     from recovery import open_journal
     from recovery.images import open_catalog
     from recovery.status import journal_status
@@ -29,7 +29,7 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     with open_journal(found.journal, stream=found.stream) as journal:
         catalog = open_catalog(found.snapshots, found.stream)
         assert catalog is not None
-        document = journal_status(journal, catalog, open_cursors(found.journal))
+        document = journal_status(journal, catalog, cursors_beside(found.journal))
     if as_json:
         show_json(document)
     else:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from journal.postgres_schema import migrate
 from journal.records import Entry
 from journal.store import JournalStore
 from journal.stores.memory import PLACES, MemoryStore
+from journal.stores.postgres import PostgresStore
 from journal.stores.sqlite import SqliteStore
 from journal.stores.sqlite_connection import StandardConnection
 from journal.testing.apsw_connection import ApswConnection
@@ -94,6 +99,56 @@ class TestSqliteThroughApsw(JournalStoreContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> SqlitePlace:
         return SqlitePlace(tmp_path / "journal.db", ApswConnection)
+
+
+class PostgresPlace:
+    """A database; the side door is another connection."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._stores: list[PostgresStore] = []
+        migrate(url)
+
+    def open_for_write(self) -> JournalStore:
+        return self._kept(PostgresStore.open_for_write(self.url, STREAM))
+
+    def open_for_read(self) -> JournalStore:
+        return self._kept(PostgresStore.open_for_read(self.url))
+
+    def _kept(self, store: PostgresStore) -> PostgresStore:
+        self._stores.append(store)
+        return store
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+    def look(self, stream: str) -> list[Entry]:
+        names = sql.SQL(", ").join(map(sql.Identifier, Entry._fields))
+        query = sql.SQL("SELECT {} FROM engine_journal WHERE stream = %s ORDER BY command_id").format(names)
+        with psycopg.connect(self.url) as db:
+            rows = [Entry._make(row) for row in db.execute(query, (stream,))]
+        return [row._replace(request_key=row.request_key.bytes) for row in rows]  # type: ignore[attr-defined]
+
+    def alter(self, stream: str, command_id: int, column: str, value: object) -> None:
+        update = sql.SQL("UPDATE engine_journal SET {} = %s").format(sql.Identifier(column))
+        self._change(update, value, stream, command_id)
+
+    def remove(self, stream: str, command_id: int) -> None:
+        self._change(sql.SQL("DELETE FROM engine_journal"), stream, command_id)
+
+    def _change(self, query: sql.Composable, *parameters: object) -> None:
+        with psycopg.connect(self.url) as db:
+            done = db.execute(query + sql.SQL(" WHERE stream = %s AND command_id = %s"), parameters)
+            assert done.rowcount == 1
+
+
+class TestPostgres(JournalStoreContract):
+    @pytest.fixture
+    def place(self, postgres_url: str) -> Iterator[PostgresPlace]:
+        place = PostgresPlace(postgres_url)
+        yield place
+        place.close()
 
 
 def test_one_driver_reads_what_the_other_wrote(tmp_path: Path) -> None:
