@@ -20,10 +20,10 @@ def command(as_json: bool, quiet: bool, **rest: Any) -> int:
     \b
     recovery check --journal sqlite:till.db --snapshots dir:till-snapshots
     """
-    from recovery.outboxes import cursors_beside
     from recovery import open_journal
     from recovery.check import check
     from recovery.images import open_catalog
+    from recovery.outboxes import cursors_beside
 
     found = take(rest)
     with open_journal(found.journal, stream=found.stream) as journal, progress("checked", quiet=quiet) as draw:

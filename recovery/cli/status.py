@@ -20,9 +20,9 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     \b
     recovery status --check --journal sqlite:till.db --snapshots dir:till-snapshots
     """
-    from recovery.outboxes import cursors_beside
     from recovery import open_journal
     from recovery.images import open_catalog
+    from recovery.outboxes import cursors_beside
     from recovery.status import journal_status
 
     found = take(rest)
