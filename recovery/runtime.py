@@ -36,7 +36,7 @@ from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
 from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.guard import attach_guard, check_mode
-from recovery.heavy import check_round_trip
+from recovery.heavy import HeavyMode
 from recovery.imaging import Imager
 from recovery.isolation import Work, isolate, refuse, take_back
 from recovery.loading import EngineArgument
@@ -95,7 +95,7 @@ class Runtime:
         self._imager = imager
         self._skew_max_ms = skew_max_ms
         self._batch_max = batch_max
-        self._heavy = heavy
+        self._heavy = HeavyMode(opened.stepper, opened.factory) if heavy else None
         self._guard = guard
         self._failure: RecoveryError | None = None
         self._closed = False
@@ -400,6 +400,8 @@ class Runtime:
                 return Recorded(known, True)
             given_ms = None if asked.received_at_ms == UNSTAMPED else asked.received_at_ms
             asked = asked._replace(received_at_ms=recorder.stamp(given_ms, self._skew_max_ms))
+            if self._heavy is not None:
+                self._heavy.before()
             step = stepper.step(asked, before + 1, stepper.logic_version)
         except DivergenceError:
             raise
@@ -410,8 +412,8 @@ class Runtime:
         except Exception as error:  # what apply raises is its caller's; the step has left no trace
             return error
         try:
-            if self._heavy:
-                check_round_trip(stepper, self._opened.factory)
+            if self._heavy is not None:
+                self._heavy.after(step)
             kept = step if recorder.identity.changes == "rows" else step._replace(changes_bytes=None)
             entry = recorder.seal(Transition._make((*asked, *kept)))
         except RecoveryError as error:

@@ -251,6 +251,12 @@ class CaptureStepper:
         self._digest_bytes = post
         return Step(rejected, result_bytes, events_bytes, None, post, duration_ns)
 
+    def copy(self, factory: Factory) -> CaptureStepper:
+        """A stepper over a fresh engine that was restored from what this one captures."""
+        fresh = CaptureStepper(factory, self.seed, self._digest_every)
+        fresh.load_value(0, self.capture_bytes())
+        return fresh
+
     def capture_bytes(self) -> bytes:
         """The captured value's bytes; ValueRefused names the path of what is not plain."""
         try:
