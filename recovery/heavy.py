@@ -47,7 +47,12 @@ class HeavyMode:
 def captured_state(stepper: CaptureStepper) -> bytes:
     """What tells two states of an engine without tables apart: its own digest where it declares one, else all it captures."""
     captured = stepper.capture_bytes()
-    return stepper.digest_of(captured) if callable(getattr(stepper.engine, "digest", None)) else captured
+    return stepper.digest_of(captured) if declares_digest(stepper) else captured
+
+
+def declares_digest(stepper: Stepper) -> bool:
+    """Whether an engine without tables says itself what counts of its state."""
+    return isinstance(stepper, CaptureStepper) and callable(getattr(stepper.engine, "digest", None))
 
 
 def copied(stepper: Stepper, factory: Factory) -> Stepper:

@@ -23,6 +23,7 @@ VERBS: Final = {
     "export": "recovery.cli.export",
     "import": "recovery.cli.import_",
     "check": "recovery.cli.check",
+    "audit": "recovery.cli.audit",
     "outbox": "recovery.cli.outbox",
     "migrate": "recovery.cli.migrate",
     "backfill": "recovery.cli.backfill",
