@@ -27,6 +27,7 @@ from journal.records import Command, Entry
 from journal.urls import open_reader, open_writer
 from recovery.audit_report import AuditFinding, AuditReport
 from recovery.cold_start import require_engine_name
+from recovery.divergence import RESTORE_HOLE
 from recovery.guard import WARN, guarded
 from recovery.heavy import HeavyMode, captured_state, copied, declares_digest, require_same
 from recovery.hidden_state import HiddenState
@@ -34,15 +35,15 @@ from recovery.images import open_catalog, place
 from recovery.leaf_check import leaf_findings
 from recovery.leaves import OPAQUE, ORDER, differing, flattened
 from recovery.loading import EngineArgument, engine_factory
+from recovery.range_replay import steady_collector
 from recovery.replayer import Replayer
 from recovery.runtime import Runtime
 from recovery.stepper import CaptureStepper, Factory, Stepper, TableStepper, make_stepper, pinned_decimals
-from recovery.verification import Progress, steady_collector
+from recovery.verification import Progress
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 
 SAMPLE: Final = 20
-RESTORE_HOLE: Final = "restore hole"
 _OURS: Final = frozenset({"_state", "_sealed"})
 
 
@@ -171,7 +172,7 @@ class _Audit:
         found.count("commands replayed", found.commands)
         if replayer.redone:
             found.not_checked.append(
-                f"{len(replayer.redone)} commands of older rules: they were redone from their rows"
+                f"{replayer.redone.count} commands of older rules: they were redone from their rows"
             )
         return not found.findings
 

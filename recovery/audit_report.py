@@ -39,7 +39,7 @@ class AuditFinding:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.check}, command {self.command_id}: {self.what}"]
+        lines = [f"{self.check}, command {self.command_id}: {self.what}".replace("\n", "\n  ")]
         lines += [f"    perhaps because of {suspect}" for suspect in list(self.suspects.values())[:SUSPECTS_MAX]]
         more = len(self.suspects) - SUSPECTS_MAX
         lines += [f"    … and {more} more"] if more > 0 else []

@@ -110,8 +110,10 @@ class Guard:
 
     def run(self, engine: Any, context: Context, command: Command) -> Any:
         """``engine.apply``, watched.  Nondeterminism in mode ``strict``."""
-        self._command_id = context.command_id
-        self._met.clear()
+        if context.command_id != self._command_id:
+            # The same command again, as after a divergence, is counted once.
+            self._command_id = context.command_id
+            self._met.clear()
         thread = get_ident()
         watched = sys.getprofile() is None
         if not watched:
@@ -150,9 +152,6 @@ class Guard:
         if where is None:
             return
         key = (kind, where.f_code.co_filename, where.f_lineno)
-        if key in self._met:
-            return
-        self._met.add(key)
         known = self._found.get(key)
         if known is None and len(self._found) >= LINES_MAX:
             self._miss(f"more than {LINES_MAX} lines")
@@ -160,7 +159,9 @@ class Guard:
         if known is None:
             known = Finding(*key, what, where.f_code.co_name, self._command_id, 0)
             self._new.append(known)
-        self._found[key] = replace(known, commands=known.commands + 1)
+        if key not in self._met:
+            self._met.add(key)
+            self._found[key] = replace(known, commands=known.commands + 1)
         if self.mode == STRICT and self._pending is None:
             self._pending = Nondeterminism(
                 f"{known.place} is not the same on a replay",

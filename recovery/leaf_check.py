@@ -82,11 +82,12 @@ def _attributes(stepper: CaptureStepper, factory: Factory, sample: int) -> Resul
             unseen[f"{root(setting.path)} was changed by commands, and the image does not move with it"] = None
     ignored: dict[str, None] = {}
     captured = values.decode(stepper.capture_bytes())
-    for path, changed in islice(changes(captured), sample):
+    others = list(islice(changes(captured), sample))
+    for path, changed in others:
         if _restores_to(factory, stepper, changed) == before:
             ignored[f"capture() gives {root(path) or path}, and restore() makes nothing of it"] = None
     notes = [] if declares_digest(stepper) else [*unseen, *ignored]
-    return len(chosen) + sample, [], notes
+    return len(chosen) + len(others), [], notes
 
 
 def _restores_to(factory: Factory, stepper: CaptureStepper, captured: Any) -> bytes:

@@ -130,7 +130,7 @@ def differing(live: dict[str, str], other: dict[str, str]) -> dict[str, str]:
     return {
         name: f"{within[0].lstrip('.')}: {live.get(within[0], 'nothing'):.80} live, "
         f"{other.get(within[0], 'nothing'):.80} restored"
-        + (f" (and {len(within) - 1} leaves more)" if len(within) > 1 else "")
+        + (f" (and {len(within) - 1} more)" if len(within) > 1 else "")
         for name, within in found.items()
     }
 
