@@ -90,11 +90,21 @@ class Segments:
         Segments that cannot be told apart are one.  Raises the error of the first segment that has one.
         """
         wanted = list(tasks)
-        while True:
-            self._replay([task for task in wanted if _place(task) not in self._found])
-            wanted, before = self._joined(wanted), wanted
-            if len(wanted) == len(before):
-                return [(task, self._answer(task)) for task in wanted]
+        while missing := self._missing(wanted):
+            self._replay(missing)
+            wanted = self._joined(wanted)
+        return [(task, self._answer(task)) for task in self._reached(wanted)]
+
+    def _reached(self, tasks: Sequence[Task]) -> Iterator[Task]:
+        """The segments up to the first divergence, where nothing is wanted behind it."""
+        for task in tasks:
+            yield task
+            found = self._found.get(_place(task))
+            if self._first_only and isinstance(found, Outcome) and found.divergences:
+                return
+
+    def _missing(self, tasks: Sequence[Task]) -> list[Task]:
+        return [task for task in self._reached(tasks) if _place(task) not in self._found]
 
     def _answer(self, task: Task) -> Outcome | WorkerLost:
         found = self._found[_place(task)]
@@ -106,8 +116,6 @@ class Segments:
         joined: list[Task] = []
         for task in tasks:
             found = self._found.get(_place(task))
-            if found is None:
-                break  # behind a divergence
             if joined and isinstance(found, Outcome) and self._belongs_to(self._found.get(_place(joined[-1])), found):
                 joined[-1] = {**joined[-1], "until": task["until"]}
             else:
@@ -139,6 +147,8 @@ class Segments:
                 done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 self._waiting()
                 for future in done:
+                    if future not in futures:
+                        continue  # abandoned a moment ago
                     task = futures.pop(future)
                     found = self._found[_place(task)] = _result(future)
                     if isinstance(found, WorkerLost):

@@ -287,7 +287,7 @@ class RangeReplay:
         at = wanted.after
         for anchor in [*self._checkpoints(replayer.stepper, wanted), None]:
             leg_end = wanted.until if anchor is None else anchor.command_id
-            entries = self._counted(self._journal.read(at, leg_end), outcome)
+            entries = self._counted(self._journal.read(at, leg_end), outcome, wanted.until)
             if wanted.mode == "rebuild":
                 replayer.rebuild(entries)
             else:
@@ -314,14 +314,14 @@ class RangeReplay:
             yield entry
             self._at = entry.command_id
 
-    def _counted(self, entries: Iterable[Entry], outcome: Outcome) -> Iterator[Entry]:
+    def _counted(self, entries: Iterable[Entry], outcome: Outcome, until: int) -> Iterator[Entry]:
         entry = None
         for number, entry in enumerate(entries, 1):
             self._at = entry.command_id
             yield entry
             if number % PROGRESS_EVERY == 0:
                 self._progress(PROGRESS_EVERY)
-        if entry is not None:
+        if entry is not None and entry.command_id == until:
             outcome.end = _end(entry)
 
 

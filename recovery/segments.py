@@ -36,7 +36,7 @@ def plan(after: int, last: int, images: Sequence[int], *, jobs: int, can_fold: b
     """
     inside = [image for image in images if image < last]
     best = [Segment(after, last)]
-    best_ends = _ends(best, inside, jobs)
+    best_ends: float = last - after  # here, where nothing is to be started
     for finer in FINER if jobs > 1 else ():
         cuts = _cuts(after, last, inside, jobs * finer, can_fold)
         segments = [Segment(*pair) for pair in zip([after, *cuts], [*cuts, last], strict=True)]

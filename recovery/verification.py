@@ -13,15 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from journal.errors import CorruptionError, EvidenceAhead, UsageError, WorkerLost
+from journal.errors import CorruptionError, UsageError, WorkerLost
 from journal.journal import Journal
 from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
 from recovery.cuts import anchors
-from recovery.divergence import HIDDEN_STATE, LOGIC_CHANGED, NOT_DETERMINISTIC, ORDER_ONLY, UNKNOWN, Divergence
+from recovery.divergence import (
+    HIDDEN_STATE,
+    LOGIC_CHANGED,
+    NOT_DETERMINISTIC,
+    ORDER_ONLY,
+    RESTORE_HOLE,
+    UNKNOWN,
+    Divergence,
+)
 from recovery.guard import OFF, check_mode
 from recovery.images import images_beside, open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
@@ -35,6 +43,7 @@ from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 
 Progress = Callable[[int, int], None]
+RESTORES_TRIED: Final = 4
 
 
 def verify(
@@ -93,7 +102,7 @@ def verify(
         else:
             verification.replay_here()
         found = verification.report(began)
-        return _explained(found, factory, named, reader)
+        return _explained(found, factory, named, reader, verification.begun)
     finally:
         if isinstance(journal, str):
             reader.close()
@@ -127,15 +136,18 @@ class _Named:
 
     def task(self, wanted: Range) -> dict[str, Any]:
         """The task of recovery/segment_replay.py for one range."""
-        assert isinstance(self.journal, str)
-        names = {
+        return self.names | wanted._asdict()
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The names of a task."""
+        return {
             "engine": self.engine,
             "journal": self.journal,
             "snapshots": self.images,
             "stream": self.stream,
             "app_dir": self.app_dir,
         }
-        return names | wanted._asdict()
 
     @property
     def images(self) -> str:
@@ -169,6 +181,8 @@ class _Verification:
         self._found = Outcome(0, 0)
         self._lost: list[tuple[Segment, WorkerLost]] = []
         self._segments = 1
+        self.begun: dict[int, int] = {}
+        """By the first divergence of each segment, the command after which the segment began to execute."""
 
     def settle(self, wanted: Range, until: int | None) -> None:
         """Settle the range: to the end where ``until`` is None; not before the image that was asked for."""
@@ -181,7 +195,7 @@ class _Verification:
     def _end(self) -> int:
         try:
             self._journal.require_end()
-        except EvidenceAhead as error:
+        except CorruptionError as error:  # its end is lost, or damaged; what there is is judged all the same
             self._damage.append(str(error))
         last = self._journal.store.last(self._journal.stream)
         return 0 if last is None else last.command_id
@@ -207,6 +221,7 @@ class _Verification:
                 self._factory, self._journal, self._catalog, revision=self._revision, progress=self._tell
             )
             self._found = replay.run(self._range)
+            self._note_begin(self._found)
 
     def replay_in_segments(self, named: _Named, jobs: int, executor: Executor | str | None) -> None:
         """Replay the range in segments, where that is faster; else here."""
@@ -227,6 +242,12 @@ class _Verification:
         self._segments = len(outcomes)
         self._join(outcomes)
         return None
+
+    def _note_begin(self, outcome: Outcome) -> None:
+        for first in outcome.divergences[:1]:
+            # The way to where a range begins is redone from rows, or executed where there are none.
+            executed = self._journal.identity.changes != "rows" or self._journal.identity.digest_every
+            self.begun[first.command_id] = outcome.snapshot if executed else outcome.after
 
     def _count(self, count: int) -> None:
         self._replayed += count
@@ -253,6 +274,7 @@ class _Verification:
             if isinstance(outcome, WorkerLost):
                 self._lost.append((Segment(task["after"], task["until"]), outcome))
                 continue
+            self._note_begin(outcome)
             if whole is None:
                 whole = outcome
                 continue
@@ -331,16 +353,33 @@ class _Verification:
             yield f"{self._range.until - end} commands after {end}{stopped}"
 
 
-def _explained(found: Report, factory: Factory, named: _Named, reader: Journal) -> Report:
-    """The report with a second opinion on its first divergence, and what to type to see each again."""
+def _explained(found: Report, factory: Factory, named: _Named, reader: Journal, begun: dict[int, int]) -> Report:
+    """The report with a second opinion on the first divergences, and what to type to see each again.
+
+    ``begun`` has, by the first divergence of each segment, the command after which the segment began to execute.
+    """
     if not found.divergences or not isinstance(named.journal, str):
         return found
-    first = _with_second_opinion(found.divergences[0], factory, named, reader)
-    again = [
-        replace(each, reproduce=_reproduce(named, reader.stream, each.command_id))
-        for each in (first, *found.divergences[1:])
-    ]
+    divergences = list(found.divergences)
+    divergences[0] = _with_second_opinion(divergences[0], factory, named, reader)
+    if named.engine is not None and not named.journal.startswith("memory:"):
+        told = divergences[0].cause != found.divergences[0].cause
+        _look_for_restore_holes(divergences, named, reader, {} if told else begun)
+    again = [replace(each, reproduce=_reproduce(named, reader.stream, each, begun)) for each in divergences]
     return replace(found, divergences=tuple(again))
+
+
+def _look_for_restore_holes(found: list[Divergence], named: _Named, reader: Journal, begun: dict[int, int]) -> None:
+    wanted = [number for number, each in enumerate(found) if each.command_id in begun][:RESTORES_TRIED]
+    if not wanted:
+        return
+    from recovery.restore_hole import with_restore_hole
+
+    catalog = open_catalog(named.images or None, reader.stream)
+    images = [anchor.command_id for anchor in anchors(catalog, reader, reader.identity.engine)]
+    for number in wanted:
+        each = found[number]
+        found[number] = with_restore_hole(each, named.names, began=begun[each.command_id], images=images)
 
 
 def _with_second_opinion(first: Divergence, factory: Factory, named: _Named, reader: Journal) -> Divergence:
@@ -351,7 +390,7 @@ def _with_second_opinion(first: Divergence, factory: Factory, named: _Named, rea
     return replace(first, cause=NOT_DETERMINISTIC) if differs else first
 
 
-def _reproduce(named: _Named, stream: str, command_id: int) -> str:
+def _reproduce(named: _Named, stream: str, found: Divergence, begun: dict[int, int]) -> str:
     """What to type to see one divergence again; empty where no other process can open the same."""
     journal = str(named.journal)
     if named.engine is None or journal.startswith("memory:"):
@@ -361,4 +400,6 @@ def _reproduce(named: _Named, stream: str, command_id: int) -> str:
     words += ["--journal", redacted(journal)]
     words += ["--snapshots", named.images] if named.images not in ("", journal) else []
     words += ["--stream", stream] if stream != "main" else []
-    return shlex.join([*words, "--after", str(command_id - 1), "--until", str(command_id)])
+    after = begun[found.command_id] if found.cause == RESTORE_HOLE else found.command_id - 1
+    words += ["--from", "genesis"] if found.cause == RESTORE_HOLE and not after else []
+    return shlex.join([*words, "--after", str(after), "--until", str(found.command_id)])

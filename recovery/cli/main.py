@@ -41,6 +41,8 @@ Exit codes:
 Settings come from the option, its environment variable, recovery.toml or [tool.recovery], the default.
 """
 
+CANNOT_BE_JUDGED: Final = 125
+
 
 class Verbs(click.Group):
     """Imports a verb when it is asked for, so that ``--help`` and each verb start fast."""
@@ -70,6 +72,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command line; output and errors are written."""
+    code = _run(arguments)
+    # To `git bisect run` a revision that cannot be judged is neither good nor bad, whatever the reason.
+    return CANNOT_BE_JUDGED if "--git-bisect" in arguments and code in range(2, 6) else code
+
+
+def _run(arguments: list[str]) -> int:
     from journal.errors import RecoveryError
 
     try:

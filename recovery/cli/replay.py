@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
 from recovery.cli.output import progress, say, show_json
+
+if TYPE_CHECKING:
+    from recovery.report import Report
 
 
 @click.command("replay", short_help="Replay history with this code and compare all.")
@@ -22,55 +25,23 @@ from recovery.cli.output import progress, say, show_json
 )
 @click.option("--keep-going", is_flag=True, help="Go on after a divergence, from that command's recorded rows.")
 @click.option("--strict", is_flag=True, help="Anything not checked exits 5.")
+@click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Replay in N processes.  [default: 1]")
+@click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")
+@click.option("--git-bisect", is_flag=True, help="For `git bisect run`: what cannot be judged (2 to 5) exits 125.")
 @guard_option
 @json_option
 @quiet_option
-def command(
-    after: str | None,
-    until: str | None,
-    start: str | None,
-    verify: bool,
-    mode: str,
-    keep_going: bool,
-    strict: bool,
-    guard: str,
-    **rest: Any,
-) -> int:
+def command(verify: bool, strict: bool, as_json: bool, quiet: bool, git_bisect: bool, **asked: Any) -> int:
     """Replay the journal with this code and say whether it is the same, command by command.
 
     \b
     recovery replay --engine shop.engine:Till --journal sqlite:till.db
     recovery replay --after 40000 --until 50000 --json
+    recovery replay --jobs 4 --keep-going
     recovery replay --guard warn
+    git bisect run recovery replay --git-bisect
     """
-    from journal.errors import UsageError
-    from recovery import open_journal
-    from recovery.moments import command_at, until_at
-    from recovery.verification import verify as run
-
-    as_json, quiet = rest.pop("as_json"), rest.pop("quiet")
-    found = take(rest)
-    engine = require_engine(found)
-    if start is not None and start != "genesis" and not start.isdecimal():
-        raise UsageError(f"--from {start!r} is neither genesis nor a command id")
-    with open_journal(found.journal, stream=found.stream) as journal:
-        first, last = command_at(journal, after), until_at(journal, until)
-    with progress("replayed", quiet=quiet) as draw:
-        report = run(
-            engine,
-            found.journal,
-            found.snapshots,
-            stream=found.stream,
-            after=first,
-            until=last,
-            start=None if start is None else 0 if start == "genesis" else int(start),
-            mode=mode,
-            keep_going=keep_going,
-            compare=verify,
-            app_dir=found.app_dir,
-            guard=guard,
-            progress=draw,
-        )
+    report = _replayed(asked, compare=verify, quiet=quiet)
     if as_json:
         show_json(report.to_dict())
     else:
@@ -78,3 +49,31 @@ def command(
     if not report.commands and verify:
         say("there was nothing to verify: the range holds no command", quiet=quiet)
     return report.exit_code(strict=strict) if verify else 0
+
+
+def _replayed(asked: dict[str, Any], *, compare: bool, quiet: bool) -> Report:
+    """Replay what was asked for."""
+    from journal.errors import UsageError
+    from recovery import open_journal
+    from recovery.moments import command_at, until_at
+    from recovery.verification import verify
+
+    found = take(asked)
+    engine = require_engine(found)
+    start = asked.pop("start")
+    if start is not None and start != "genesis" and not start.isdecimal():
+        raise UsageError(f"--from {start!r} is neither genesis nor a command id")
+    with open_journal(found.journal, stream=found.stream) as journal:
+        asked["after"], asked["until"] = command_at(journal, asked["after"]), until_at(journal, asked["until"])
+    with progress("replayed", quiet=quiet) as draw:
+        return verify(
+            engine,
+            found.journal,
+            found.snapshots,
+            stream=found.stream,
+            start=None if start is None else 0 if start == "genesis" else int(start),
+            compare=compare,
+            app_dir=found.app_dir,
+            progress=draw,
+            **asked,
+        )

@@ -19,6 +19,7 @@ import digest_cost
 import durable_append
 import images_beside
 import replay_cost
+import verify_parallel
 from rounds import Table
 
 BENCHMARKS = {
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "digest": digest_cost,
     "cold_start": cold_start,
     "images": images_beside,
+    "verify": verify_parallel,
 }
 LIBRARIES = ("apsw", "eventsourcing", "msgpack", "msgspec", "sortedcontainers", "xxhash", "zstandard")
 
