@@ -26,7 +26,7 @@ from recovery import (
     verify,
 )
 from recovery.divergence import FieldDifference
-from tests.engines import Account, Till
+from tests.engines import Account, Counter, Till
 from tests.places import new_place
 
 ROOT = Path(__file__).parents[2]
@@ -292,6 +292,44 @@ def test_a_change_behind_the_framework_shows_as_that(name: str) -> None:
     for mode in ("execute", "redo"):
         found = only(replay(Till, other, mode=mode))
         assert (found.command_id, found.cause) == (2, "touched outside a command")
+
+
+def test_behind_such_a_change_the_next_divergence_is_found_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recovery.runtime.SPOT_CHECK_ROWS", 0)
+    other = new_place()
+    with Runtime.open(Till, journal=f"memory:{other}", snapshots="memory:") as till:
+        till.execute(Command("deposit", {"number": "ada", "cents": 1}))
+        till.engine.deposits._table._rows[()] = 40
+        for cents in range(2, 8):
+            till.execute(Command("deposit", {"number": "ada", "cents": cents}))
+        till.close(snapshot=False)
+    assert [each.command_id for each in replay(Till, other, keep_going=True).divergences] == [2]
+    assert [each.command_id for each in replay(Till, other, keep_going=True, mode="redo").divergences] == [2]
+    engine = bent(
+        lambda till, context, _: (
+            till.accounts.__setitem__("bob", Account("bob", 9)) if context.command_id in (4, 6) else None
+        )
+    )
+    report = replay(engine, other, keep_going=True)
+    assert [each.command_id for each in report.divergences] == [2, 4, 6]
+    assert report.commands == 7
+
+
+def test_without_rows_what_follows_a_divergence_is_not_judged_until_a_digest_agrees() -> None:
+    name = new_place()
+    with Runtime.open(Counter, journal=f"memory:{name}", snapshots="memory:", digest_every=5) as counter:
+        for _ in range(20):
+            counter.execute(Command("count", {"name": "x"}))
+        counter.close(snapshot=False)
+
+    class Bent(Counter):
+        def apply(self, context: Context, command: Command) -> Any:
+            answer = super().apply(context, command)
+            return -1 if context.command_id in (7, 9, 13) else answer
+
+    report = replay(Bent, name, keep_going=True)
+    assert [(each.command_id, each.what) for each in report.divergences] == [(7, ("response",)), (13, ("response",))]
+    assert any(line.startswith("5 commands from 8 to 15 that follow a divergence") for line in report.not_checked)
 
 
 def relinked(entries: list[Entry], at: int, **fields: Any) -> None:

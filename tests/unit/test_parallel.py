@@ -118,6 +118,23 @@ def test_an_executor_whose_workers_are_lost_is_helped_out_here(tmp_path: Path) -
     assert (report.verdict, report.commands, report.segments) == ("verified", COMMANDS, 2)
 
 
+def test_segments_that_do_not_meet_prove_nothing(tmp_path: Path) -> None:
+    class Lying(Executor):
+        """Says of a later segment that it began in another state."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            answer = fn(*args)
+            if args[0]["cut"]:
+                answer["outcome"]["begin"][1] = "00"
+            future: Future[Any] = Future()
+            future.set_result(answer)
+            return future
+
+    where = recorded(tmp_path, "tests.engines:Till", images=(15,))
+    report = verify("tests.engines:Till", **where, jobs=2, executor=Lying())
+    assert (report.verdict, report.damage) == ("damaged", "command 15: its record is another than when it was replayed")
+
+
 # Starts that disagree
 
 
