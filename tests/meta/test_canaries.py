@@ -165,3 +165,14 @@ def test_a_cursor_moved_before_the_delivery_is_found(monkeypatch: pytest.MonkeyP
 def test_a_sync_left_out_of_a_cursor_is_found(tmp_path: Path, canary: type[PowerCutDisk]) -> None:
     with pytest.raises((AssertionError, RecoveryError)):
         test_outbox.guard_power_cuts(lambda cut_at: canary(cut_at=cut_at), str(tmp_path))
+
+
+# The progress of a projection left out
+
+
+def test_a_progress_left_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "with").mkdir()
+    test_projections.guard_progress(f"sqlite:{tmp_path}/with/journal.db")
+    monkeypatch.setattr("recovery.cold_start.Projector", test_projections.WithoutProgress)
+    with pytest.raises((AssertionError, RecoveryError, pytest.fail.Exception)):
+        test_projections.guard_progress(f"sqlite:{tmp_path}/journal.db")
