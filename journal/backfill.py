@@ -23,7 +23,7 @@ from journal.projections import (
     sql_store,
 )
 from journal.records import Entry
-from journal.store import JournalStore, SqlJournalStore
+from journal.store import JournalStore, SqlCursor, SqlJournalStore
 
 
 class Filled(NamedTuple):
@@ -39,11 +39,14 @@ def clear(store: JournalStore, stream: str, one: Projection) -> None:
     database, found = sql_store(store), progress_of(store)
     if one.name in found:
         check_stream(one, found[one.name], stream)
-    with database.transaction() as cursor:
+
+    def drop(cursor: SqlCursor) -> None:
         for table in one.tables:
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
         if found:
             cursor.execute(PROGRESS_ENDED, (one.name,))
+
+    database.transact(drop)
 
 
 def backfill(
@@ -60,8 +63,7 @@ def backfill(
     projector = Projector([one], stream)
     progress = progress_of(store).get(one.name)
     if progress is None:
-        with database.transaction() as cursor:
-            begin(cursor, one, stream)
+        database.transact(lambda cursor: begin(cursor, [one], stream))
     else:
         check_progress(one, progress, stream, head)
     after = at = progress.command_id if progress else 0
@@ -88,8 +90,7 @@ def _write(database: SqlJournalStore, projector: Projector, entries: Sequence[En
     try:
         for entry in entries:
             projector.prepare(entry)
-        with database.transaction() as cursor:
-            projector.project(cursor, entries)
+        database.transact(lambda cursor: projector.project(cursor, entries))
     finally:
         projector.forget()
 

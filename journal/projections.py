@@ -151,9 +151,7 @@ class Projector:
         database = sql_store(store)
         missing = [one for one in self.projections if one.name not in found]
         if missing:
-            with database.transaction() as cursor:
-                for one in missing:
-                    begin(cursor, one, self._stream)
+            database.transact(lambda cursor: begin(cursor, missing, self._stream))
         database.attach(self._stream, self.project)
 
     # The path of a command
@@ -229,18 +227,19 @@ def _refused(one: Projection, entries: Sequence[Entry], failed: ProjectionFailed
     )
 
 
-def begin(cursor: SqlCursor, one: Projection, stream: str) -> None:
-    """Make a projection's tables, and the row that says they hold nothing yet."""
+def begin(cursor: SqlCursor, projections: Iterable[Projection], stream: str) -> None:
+    """Make the tables of projections, and the row of each that says they hold nothing yet."""
     cursor.execute(_MADE)
-    try:
-        for sql in one.schema(cursor.dialect):
-            cursor.execute(sql)
-    except ProjectionFailed as failed:
-        raise UsageError(
-            f"the tables of projection {one.name!r} cannot be made: {failed.message}",
-            hint="a table of that name may be there already, and belong to something else",
-        ) from failed.__cause__
-    cursor.execute(_BEGUN, (one.name, stream, one.version))
+    for one in projections:
+        try:
+            for sql in one.schema(cursor.dialect):
+                cursor.execute(sql)
+        except ProjectionFailed as failed:
+            raise UsageError(
+                f"the tables of projection {one.name!r} cannot be made: {failed.message}",
+                hint="a table of that name may be there already, and belong to something else",
+            ) from failed.__cause__
+        cursor.execute(_BEGUN, (one.name, stream, one.version))
 
 
 def sql_store(store: JournalStore) -> SqlJournalStore:

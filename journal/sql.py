@@ -29,22 +29,27 @@ _SHAPES_MAX: Final = 1024
 
 
 class Shape(NamedTuple):
-    """What was found in a statement."""
+    """What was found in a statement: how many parameters, whether a semicolon, and the statement as psycopg takes it."""
 
     parameters: int
+    ends: bool
     postgresql: str
 
 
 @functools.lru_cache(maxsize=_SHAPES_MAX)
 def shape(sql: str) -> Shape:
-    """The shape of a statement that changes rows.  UsageError where it is anything else."""
+    """The shape of a statement."""
+    found = [match.lastgroup for match in _TOKEN.finditer(sql)]
+    return Shape(found.count("mark"), "end" in found, _TOKEN.sub(_for_psycopg, sql))
+
+
+@functools.lru_cache(maxsize=_SHAPES_MAX)
+def _require_change(sql: str) -> None:
     words = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL).split(maxsplit=1)
     if not words or words[0].upper() not in VERBS:
         raise UsageError(f"a projection's statement begins with one of {', '.join(VERBS)}, not as {sql[:60]!r}")
-    found = [match.lastgroup for match in _TOKEN.finditer(sql)]
-    if "end" in found:
+    if shape(sql).ends:
         raise UsageError(f"a projection's statement is one, without a semicolon: {sql[:60]!r}")
-    return Shape(found.count("mark"), _TOKEN.sub(_for_psycopg, sql))
 
 
 def postgresql_form(sql: str) -> str:
@@ -62,6 +67,7 @@ def check_statement(sql: object, parameters: object) -> None:
     """Raise UsageError unless this is a statement with its parameters, ValueRefused where one cannot be stored."""
     if type(sql) is not str or not isinstance(parameters, tuple | list):
         raise UsageError(f"a statement is a text and the tuple of its parameters, not {sql!r} and {parameters!r}")
+    _require_change(sql)
     if shape(sql).parameters != len(parameters):
         raise UsageError(f"{sql[:60]!r} has {shape(sql).parameters} parameters, and {len(parameters)} are given")
     for at, value in enumerate(parameters):

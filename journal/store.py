@@ -37,7 +37,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from journal.records import Entry
@@ -154,9 +153,10 @@ class SqlJournalStore(JournalStore):
         """
 
     @abstractmethod
-    def transaction(self) -> AbstractContextManager[SqlCursor]:
-        """One transaction for tables that are not the store's own, durable at the end of the block, undone by an exception.
+    def transact(self, work: Callable[[SqlCursor], None]) -> None:
+        """One transaction for tables that are not the store's own: ``work`` within it, durable on return, undone by an exception.
 
+        Where a server was lost and nothing was committed, ``work`` may be called again.  OutcomeUnknown where that is not known;
         UsageError where the store was opened for read.
         """
 

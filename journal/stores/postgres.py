@@ -35,13 +35,14 @@ from journal.files import kill_point
 from journal.postgres_connection import RETRIED, UNKNOWN, Db, Link, Patience, PostgresPlace, described, parse, refusal
 from journal.postgres_schema import migrations, require_schema
 from journal.records import Entry
-from journal.store import JournalStore
+from journal.sql import postgresql_form
+from journal.store import Hook, SqlCursor, SqlJournalStore
 from journal.stores import postgres_reading as reading
 from journal.stores.postgres_copy import COLUMNS, NAMES, decode, encode
+from journal.stores.postgres_cursor import carry_out
 from journal.stores.postgres_hold import AGAIN, Hold
 
 T = TypeVar("T")
-Hook = Callable[[psycopg.Cursor[Any], Sequence[Entry]], None]
 
 COMMAND_MAX: Final = 2**62
 FIND_MAX: Final = 1000
@@ -63,15 +64,14 @@ SELECT stream, {", ".join(["%b"] * len(NAMES))} FROM fence
 WHERE coalesce((SELECT max(command_id) FROM engine_journal WHERE stream = %b), 0) = %b"""
 
 
-class PostgresStore(JournalStore):
-    """Streams in one database.  Opened by ``open_for_read`` or ``open_for_write``; usable from any thread.
+class PostgresStore(SqlJournalStore):
+    """Streams in one database.  Opened by ``open_for_read`` or ``open_for_write``; usable from any thread."""
 
-    ``hooks``, by stream, are called within an append's transaction, right after its entries are written.
-    """
+    dialect = "postgresql"
 
     def __init__(self, place: PostgresPlace) -> None:
         self.location = place.location
-        self.hooks: dict[str, Hook] = {}
+        self._hooks: dict[str, Hook] = {}
         self._place = place
         self._link = Link(place)
         self._ahead = reading.PageAhead(place)
@@ -287,7 +287,7 @@ class PostgresStore(JournalStore):
                     "an append before this one may or may not be written", hint="record a new epoch first"
                 )
             self._ahead.stop()
-            alone = len(entries) == 1 and stream not in self.hooks
+            alone = len(entries) == 1 and stream not in self._hooks
             write = self._append_alone if alone else self._append_batch
             try:
                 known = self._attempt(lambda db: write(db, stream, epoch, entries), Patience(self._place))
@@ -308,14 +308,47 @@ class PostgresStore(JournalStore):
     def _append_batch(self, db: Db, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
         claim, newest, last = self._fence(db, stream)
         self._require_next(db, stream, epoch, entries, (claim, newest, last))
-        with db.cursor() as cursor:
-            with cursor.copy(_COPY) as copy:
-                copy.write(encode(stream, entries))
-            if stream in self.hooks:
-                self.hooks[stream](cursor, entries)
+        with db.cursor() as cursor, cursor.copy(_COPY) as copy:
+            copy.write(encode(stream, entries))
+        if stream in self._hooks:
+            hook = self._hooks[stream]
+            carry_out(db, self._place, lambda cursor: hook(cursor, entries))
         kill_point("commit.before")
         self._commit(db)
         kill_point("commit.after")
+
+    def attach(self, stream: str, hook: Hook) -> None:
+        """Run this in the transaction of every append to the stream."""
+        self._hooks[stream] = hook
+
+    def transact(self, work: Callable[[SqlCursor], None]) -> None:
+        """One transaction for tables of others; behind the fence of every stream that is held."""
+
+        def write(db: Db) -> None:
+            db.execute("BEGIN")
+            for stream, claim in self._writing().claims.items():
+                found = db.execute("SELECT claim FROM engine_streams WHERE stream = %s FOR SHARE", (stream,)).fetchone()
+                if found != (claim,):
+                    raise self._writing().why_fenced(db, stream)
+            carry_out(db, self._place, work)
+            kill_point("commit.before")
+            self._commit(db)
+            kill_point("commit.after")
+
+        with self._link.turn:
+            self._writing()
+            if not self._attempt(write, Patience(self._place)):
+                raise OutcomeUnknown(
+                    f"{self.location} was lost at COMMIT: what was written may or may not be there", hint="do it again"
+                ) from self._link.last_error
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement that only reads."""
+        return self._read(lambda db: db.execute(postgresql_form(sql).encode(), parameters).fetchall())
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is a table of this name on the search path."""
+        return self._read(lambda db: bool(_row(db, "SELECT to_regclass(%s) IS NOT NULL", (name,))[0]))
 
     def _fence(self, db: Db, stream: str) -> tuple[int, int, int]:
         """Begin a transaction and hold the stream's row; its claim, epoch and last command.  One round trip."""

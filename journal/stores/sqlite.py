@@ -285,11 +285,10 @@ class SqliteStore(SqlJournalStore):
         """Run this in the transaction of every append to the stream."""
         self._hooks[stream] = hook
 
-    @contextmanager
-    def transaction(self) -> Iterator[SqlCursor]:
+    def transact(self, work: Callable[[SqlCursor], None]) -> None:
         """One transaction for tables of others."""
         with self._transaction() as db:
-            yield SqliteCursor(db)
+            work(SqliteCursor(db))
             kill_point("commit.before")
         kill_point("commit.after")
 

@@ -40,7 +40,7 @@ def command(projection: tuple[str, ...], anew: bool, as_json: bool, quiet: bool,
     # For read first: a journal that is not there is not to be made.
     open_reader(found.journal).close()
     filled = []
-    with closing(open_writer(found.journal)) as store:
+    with closing(open_writer(found.journal, stream=found.stream)) as store:
         for one in projections:
             if anew:
                 clear(store, found.stream, one)

@@ -18,7 +18,7 @@ from journal.testing.power_cut import PowerCutDisk, PowerCutFile
 from journal.testing.power_cut_sqlite import Inode, SqliteDisk
 from tests.crash import test_power_cut_snapshots as on_dir
 from tests.crash import test_power_cut_sqlite as on_sqlite
-from tests.unit import test_journal, test_outbox
+from tests.unit import test_journal, test_outbox, test_projections
 
 # One sync left out, under dir:
 
