@@ -139,11 +139,12 @@ class PowerCutDisk:
             raise OSError(errno.EIO, "made to fail")
 
     def write(self, inode: Inode, data: bytes, offset: int) -> None:
-        """Write to a file; where it fails, the first half is there."""
+        """Write to a file; where it fails, the sectors of the first half are there."""
         try:
             self.operation()
         except OSError:
-            inode.write(data[: len(data) // 2], offset)
+            middle = offset + len(data) // 2
+            inode.write(data[: max(0, middle - middle % self._sector_bytes - offset)], offset)
             raise
         inode.write(data, offset)
 

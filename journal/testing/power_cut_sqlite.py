@@ -7,6 +7,7 @@ last synced is found in either state.  SQLite syncs the folder itself when it fi
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -56,11 +57,14 @@ class SqliteDisk(LocalFiles):
     """The disk of one folder: a VFS by the name ``vfs``, and the ``FileOps`` that goes with it.
 
     Power goes at the operation ``cut_at`` (the first is 0); from then on each raises, and none counts.  ``done`` counts
-    the operations by file and kind, such as ``("-wal", "sync")``, and ``cut`` is the one that was not done.
+    the operations by file and kind, such as ``("-wal", "sync")``, and ``cut`` is the one that was not done.  The operation
+    ``fail_at`` alone fails, with the errno ``error``.
     """
 
-    def __init__(self, folder: str, *, cut_at: int = -1) -> None:
+    def __init__(self, folder: str, *, cut_at: int = -1, fail_at: int = -1, error: int = errno.EIO) -> None:
         self.folder = os.path.abspath(folder)
+        self._fail_at = fail_at
+        self._error = error
         self.off = False
         self.done: Counter[tuple[str, str]] = Counter()
         self.cut: tuple[str, str] | None = None
@@ -97,10 +101,17 @@ class SqliteDisk(LocalFiles):
 
     def sync_directory(self, path: str) -> None:
         """Make the names durable."""
-        self.operation("folder", "sync")
-        self._durable_names = dict(self._names)
+        try:
+            self.sync_names()
+        except apsw.Error as error:
+            raise OSError(self._error, str(error)) from error
 
     # For the VFS
+
+    def sync_names(self) -> None:
+        """The same, where SQLite syncs its folder."""
+        self.operation("folder", "sync")
+        self._durable_names = dict(self._names)
 
     def operation(self, file: str, kind: str) -> None:
         """Count what changes the disk; raise once power is off."""
@@ -110,6 +121,10 @@ class SqliteDisk(LocalFiles):
                 self.off, self.cut = True, what
             raise apsw.IOError("power is off")
         self.done[what] += 1
+        if sum(self.done.values()) - 1 == self._fail_at:
+            # Of a sync SQLite says no more than that it failed.
+            kind_of = apsw.FullError if self._error == errno.ENOSPC and kind != "sync" else apsw.IOError
+            raise kind_of("made to fail")
 
     def inode(self, name: str, *, is_new: bool) -> Inode:
         """The inode of a file that is opened."""
@@ -119,8 +134,12 @@ class SqliteDisk(LocalFiles):
         return self._names[name]
 
     def sync_file(self, name: str, inode: Inode) -> None:
-        """Make the bytes of a file durable."""
-        self.operation(name, "sync")
+        """Make the bytes of a file durable; where it fails, they stay in the page cache, as clean, and never reach the disk."""
+        try:
+            self.operation(name, "sync")
+        except apsw.Error:
+            inode.since = []
+            raise
         inode.sync(self._read(name))
 
     def forget(self, name: str) -> None:
@@ -147,7 +166,7 @@ class _Vfs(apsw.VFS):
         super().xDelete(path, False)
         self._disk.forget(name)
         if sync_directory:
-            self._disk.sync_directory(self._disk.folder)
+            self._disk.sync_names()
 
     def excepthook(
         self, etype: type[BaseException] | None, evalue: BaseException | None, etraceback: TracebackType | None
@@ -178,7 +197,7 @@ class _File(apsw.VFSFile):
         # The machine's own disk need not sync: only the model counts.
         self._disk.sync_file(self._name, self._inode)
         if self._is_new and _suffix(self._name):
-            self._disk.sync_directory(self._disk.folder)
+            self._disk.sync_names()
             self._is_new = False
 
     def excepthook(

@@ -64,20 +64,7 @@ def live(disk: SqliteDisk, ledger: Ledger, chance: random.Random) -> None:
         assert disk.off
         return
     try:
-        recorder = Recorder.open(store, "main", IDENTITY)
-        assert recorder.head.command_id >= ledger.acknowledged
-        number = recorder.epoch = len(store.epochs("main")) + 1
-        recorder.begin_epoch(
-            Epoch(number, "till", 1, 1, b"s", "r", "3", "l", "h", 1, 28, 0, recorder.head.command_id, None)
-        )
-        ledger.epochs = number
-        for _ in range(BATCHES):
-            for _ in range(chance.randint(1, 4)):
-                recorder.seal(transition(recorder.tip.command_id + 1))
-            ledger.attempted = max(ledger.attempted, recorder.tip.command_id)
-            recorder.commit()
-            if not disk.off:
-                ledger.acknowledged = recorder.head.command_id
+        write(store, disk, ledger, chance)
     except RecoveryError:
         assert disk.off
     finally:
@@ -85,6 +72,24 @@ def live(disk: SqliteDisk, ledger: Ledger, chance: random.Random) -> None:
             store.close()
         except RecoveryError:
             assert disk.off
+
+
+def write(store: SqliteStore, disk: SqliteDisk, ledger: Ledger, chance: random.Random) -> None:
+    """What a writer does between opening and closing."""
+    recorder = Recorder.open(store, "main", IDENTITY)
+    assert recorder.head.command_id >= ledger.acknowledged
+    number = recorder.epoch = len(store.epochs("main")) + 1
+    recorder.begin_epoch(
+        Epoch(number, "till", 1, 1, b"s", "r", "3", "l", "h", 1, 28, 0, recorder.head.command_id, None)
+    )
+    ledger.epochs = number
+    for _ in range(BATCHES):
+        for _ in range(chance.randint(1, 4)):
+            recorder.seal(transition(recorder.tip.command_id + 1))
+        ledger.attempted = max(ledger.attempted, recorder.tip.command_id)
+        recorder.commit()
+        if not disk.off:
+            ledger.acknowledged = recorder.head.command_id
 
 
 def look(folder: Path, ledger: Ledger) -> None:
