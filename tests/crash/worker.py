@@ -1,6 +1,7 @@
 """The child that crash tests kill: runs a stream of commands, and says each acknowledgement on stdout.
 
-``python -m tests.crash.worker FOLDER FIRST LAST``: executes commands FIRST to LAST-1 of ``stream_of``, with images on the way.
+``python -m tests.crash.worker FOLDER JOURNAL FIRST LAST``: executes commands FIRST to LAST-1 of ``stream_of`` on the journal of
+this URL, with images in the folder on the way.
 Every line of stdout is ``index command_id duplicate``; the last is ``done``.
 """
 
@@ -10,11 +11,13 @@ import random
 import sys
 from collections.abc import Iterator
 
+from journal.stores import wal_writer
 from recovery import Command, Runtime
 from tests.engines import Till
 
 BATCH = 7
 SNAPSHOT_EVERY = 25
+WAL_SEGMENT_BYTES = 8 * 1024
 
 
 def stream_of(first: int, last: int) -> Iterator[Command]:
@@ -34,11 +37,12 @@ def stream_of(first: int, last: int) -> Iterator[Command]:
         yield Command(*command, request_id=f"request {index}", received_at_ms=1_700_000_000_000 + index)
 
 
-def open_till(folder: str) -> Runtime:
-    """The runtime under test, on real files."""
+def open_till(folder: str, journal: str) -> Runtime:
+    """The runtime under test, on real files; segments of a ``wal:`` journal are small enough to end in a short life."""
+    vars(wal_writer).update(SEGMENT_BYTES=WAL_SEGMENT_BYTES, ZEROED_BYTES=WAL_SEGMENT_BYTES)
     return Runtime.open(
         Till,
-        journal=f"sqlite:{folder}/journal.db",
+        journal=journal,
         snapshots=f"dir:{folder}/snapshots",
         snapshot_every=20,
         keep=2,
@@ -47,9 +51,9 @@ def open_till(folder: str) -> Runtime:
     )
 
 
-def main(folder: str, first: int, last: int) -> None:
+def main(folder: str, journal: str, first: int, last: int) -> None:
     """Run the stream and say what was acknowledged."""
-    with open_till(folder) as till:
+    with open_till(folder, journal) as till:
         for index, outcome in enumerate(till.execute_many(stream_of(first, last)), first):
             if isinstance(outcome, Exception):
                 sys.stdout.write(f"{index} failed {type(outcome).__name__}\n")
@@ -62,4 +66,4 @@ def main(folder: str, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
