@@ -7,6 +7,7 @@ writer goes on (``NoRoom``).  Any other OSError is not caught here: what is on d
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ ZEROED_BYTES: Final = 4 * 2**20
 """So many zeros are written, and synced, at a time ahead of the frames."""
 
 _NEW: Final = ".new"
+_LEFT_OVER: Final = re.compile(r"\d{20}\.(wal|index)\.new")
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -42,7 +44,7 @@ class LogWriter:
         self._files = log.files
         self._boot = log.files.boot()
         for name in self._files.names(log.folder):
-            if name.endswith(_NEW):
+            if _LEFT_OVER.fullmatch(name):
                 self._files.unlink(log.path(name))
         for number, data in log.rebuilt.items():
             self._publish(index_name(number), data)
