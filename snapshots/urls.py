@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from journal.errors import UnknownScheme, UsageError
 from snapshots.store import SnapshotStore
 
+POSTGRESQL: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
 
 def open_snapshot_store(url: str) -> SnapshotStore:
-    """The store of ``memory:``, ``memory:NAME``, ``dir:PATH`` or ``file:PATH``; else UnknownScheme, or UsageError."""
+    """The store of ``memory:``, ``memory:NAME``, ``dir:PATH``, ``postgresql://…`` or ``file:PATH``.
+
+    UnknownScheme, UsageError; StoreUnavailable where a server is asked and cannot be reached.
+    """
     scheme, colon, rest = url.partition(":")
+    if scheme in POSTGRESQL and rest.startswith("//"):
+        from snapshots.stores.postgres import PostgresSnapshots
+
+        return PostgresSnapshots.connect(url)
     if not colon or scheme not in ("memory", "dir", "file"):
         raise UnknownScheme(
             f"{scheme + colon if colon else url!r} is no place for snapshots that this release knows",
-            expected="memory:, memory:NAME, dir:PATH, or file:PATH for the images in an exported history",
+            expected="memory:, memory:NAME, dir:PATH, postgresql://USER@HOST/DATABASE, "
+            "or file:PATH for the images in an exported history",
             hint="say dir:PATH for a directory",
         )
     if scheme == "memory":

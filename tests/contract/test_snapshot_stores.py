@@ -6,17 +6,22 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from journal.errors import StoreUnavailable, UnknownScheme, UsageError
+from journal.postgres_schema import migrate
+from journal.testing.postgres_server import PostgresServer
 from snapshots.store import SnapshotStore
 from snapshots.stores import directory
 from snapshots.stores.directory import DirectorySnapshots
 from snapshots.stores.memory import MemorySnapshots
-from snapshots.testing import NAME, SnapshotStoreContract
+from snapshots.stores.postgres import CHUNK_BYTES, PostgresSnapshots
+from snapshots.testing import NAME, OTHER, SnapshotStoreContract
 from snapshots.urls import open_snapshot_store
 
 
@@ -53,6 +58,68 @@ class TestDirectory(SnapshotStoreContract):
         store.put(NAME, [b"x"])
         store.put(NAME, [b"y"])
         assert [path.name for path in self.path(store, NAME).parent.iterdir()] == [NAME.split("/")[1]]
+
+
+class TestPostgres(SnapshotStoreContract):
+    @pytest.fixture
+    def store(self, postgres_url: str) -> Iterator[PostgresSnapshots]:
+        migrate(postgres_url)
+        self.url = postgres_url
+        store = PostgresSnapshots.connect(postgres_url)
+        yield store
+        store._link.close()
+
+    def look(self, store: SnapshotStore, name: str) -> bytes | None:
+        query = "SELECT coalesce(string_agg(data, '' ORDER BY number), '') FROM engine_image_chunks WHERE image = %s"
+        with psycopg.connect(self.url) as db:
+            found = db.execute("SELECT image FROM engine_images WHERE name = %s", (name,)).fetchone()
+            return None if found is None else db.execute(query, found).fetchall()[0][0]
+
+    def place(self, store: SnapshotStore, name: str, data: bytes) -> None:
+        image = uuid.uuid4()
+        with psycopg.connect(self.url) as db:
+            db.execute("INSERT INTO engine_images VALUES (%s, %s, %s)", (image, name, len(data)))
+            db.execute("INSERT INTO engine_image_chunks VALUES (%s, 0, %s)", (image, data[:1000]))
+            db.execute("INSERT INTO engine_image_chunks VALUES (%s, 1, %s)", (image, data[1000:]))
+
+    def test_nothing_unfinished_stays(self, store: PostgresSnapshots) -> None:
+        self.place(store, OTHER, b"x")
+        with psycopg.connect(self.url) as db:
+            db.execute("INSERT INTO engine_images VALUES (%s, NULL, 0, now() - interval '2 days')", (uuid.uuid4(),))
+            db.execute("INSERT INTO engine_images VALUES (%s, NULL, 0, now())", (uuid.uuid4(),))
+        store.put(NAME, [b"x"])
+        store.put(OTHER, [b"y"])
+        with psycopg.connect(self.url) as db:
+            found = db.execute("SELECT name FROM engine_images ORDER BY name").fetchall()
+        assert found == [(NAME,), (OTHER,), (None,)], "an old leftover, or a young one that may still be written"
+
+    def test_a_swept_image_is_an_error_to_its_writer(self, store: PostgresSnapshots) -> None:
+        def chunks() -> Iterator[bytes]:
+            yield bytes(CHUNK_BYTES)
+            with psycopg.connect(self.url) as db:
+                db.execute("DELETE FROM engine_images")
+
+        with pytest.raises(StoreUnavailable):
+            store.put(NAME, chunks())
+        assert store.names("main") == []
+
+    def test_a_missing_chunk_is_not_read_over(self, store: PostgresSnapshots) -> None:
+        store.put(NAME, [bytes(range(256)) * 5000] * 3)
+        with psycopg.connect(self.url) as db:
+            db.execute("DELETE FROM engine_image_chunks WHERE number = 1")
+        with store.open(NAME) as file, pytest.raises(OSError, match="not whole"):
+            file.read()
+
+    def test_it_lets_its_connection_go(self, store: PostgresSnapshots, postgres: PostgresServer) -> None:
+        other = PostgresSnapshots.connect(self.url + "&application_name=let_go")
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'let_go'"
+        assert postgres.execute(query) == [(1,)]
+        del other
+        for _ in range(500):
+            if postgres.execute(query) == [(0,)]:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the connection stayed")
 
 
 def test_memory_is_shared_by_name_only() -> None:
