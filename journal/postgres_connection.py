@@ -17,6 +17,7 @@ hosts and ``target_session_attrs`` among it.  These parameters are ours, all oth
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 import urllib.parse
@@ -97,12 +98,14 @@ def parse(url: str) -> PostgresPlace:
             "the URL has an @ in an unexpected place", hint="write an @ within a password as %40, a / as %2F"
         )
     path, _, query = path.partition("?")
-    given = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    # As libpq reads it, to which a + is a +.
+    pairs = [part.partition("=") for part in query.split("&") if part]
+    given = {urllib.parse.unquote(name): urllib.parse.unquote(value) for name, _, value in pairs}
     schema = given.pop("schema", None) or None
     ride_out_s = _seconds(given.pop("ride_out_s", None), "ride_out_s", RIDE_OUT_S)
     pause_max_s = _seconds(given.pop("pause_max_s", None), "pause_max_s", PAUSE_MAX_S)
     try:
-        said = conninfo_to_dict(f"postgresql://{authority}{slash}{path}?{urllib.parse.urlencode(given)}")
+        said = conninfo_to_dict(f"postgresql://{authority}{slash}{path}?{_query(given)}")
     except psycopg.ProgrammingError:
         # Not the driver's words, nor its exception: it repeats what it cannot read, which may be a password.
         raise UsageError("the URL is not one that libpq reads", hint="use postgresql://USER@HOST/DATABASE") from None
@@ -136,11 +139,15 @@ def _location(options: dict[str, str], schema: str | None) -> str:
         authority = f"{host}:{port}" if port else host
     else:
         authority = ""
-        shown = {name: value for name, value in (("host", host), ("port", port)) if value}
+        shown = {name: value for name, value in (("host", host), ("port", port)) if value.strip(",")}
     if schema:
         shown["schema"] = schema
-    query = f"?{urllib.parse.urlencode(shown, safe='/,')}" if shown else ""
+    query = f"?{_query(shown)}" if shown else ""
     return f"postgresql://{f'{user}@' if user else ''}{authority}/{options.get('dbname', '')}{query}"
+
+
+def _query(parameters: dict[str, str]) -> str:
+    return urllib.parse.urlencode(parameters, safe="/,", quote_via=urllib.parse.quote)
 
 
 def is_lost(error: psycopg.Error, db: Db | None) -> bool:
@@ -186,9 +193,9 @@ class Link:
 
     def db(self) -> Db:
         """The connection, made if there is none.  Raises psycopg's errors."""
-        if self._db is not None and not self._db.closed:
+        if self._db is not None and not self._db.closed and not _was_ended(self._db):
             return self._db
-        self._db = None
+        self.drop()
         db = self._connected()
         try:
             if self._opened:
@@ -270,6 +277,18 @@ class Link:
             with suppress(psycopg.Error):
                 farewell(db)
         self.drop()
+
+
+def _was_ended(db: Db) -> bool:
+    """Whether the server ended the session while nothing was asked of it.  Known before anything is sent, so without doubt."""
+    looked = select.poll()
+    looked.register(db.fileno(), select.POLLIN)
+    try:
+        while looked.poll(0):
+            db.pgconn.consume_input()  # a notice; or the server's last word, and then the end, which raises
+    except psycopg.Error:
+        return True
+    return db.closed
 
 
 def _note(said: psycopg.errors.Diagnostic, warnings: list[str]) -> None:

@@ -64,17 +64,16 @@ def schema_version(db: Db, place: PostgresPlace) -> int:
     return version
 
 
-def require_schema(db: Db, place: PostgresPlace, what: str) -> None:
+def require_schema(db: Db, place: PostgresPlace) -> None:
     """StoreUnavailable, with what to type, unless the schema is this release's."""
     found, wanted = schema_version(db, place), len(migrations())
     if found == wanted:
         return
-    option = "--journal" if what == "journal" else "--snapshots"
     raise StoreUnavailable(
         f"{place.location} has the schema of an older release" if found else f"{place.location} has no tables yet",
         expected=f"version {wanted}",
         found=f"version {found}" if found else "nothing",
-        hint=f"run: recovery migrate {option} '{place.location}'",
+        hint=f"run: recovery migrate --journal '{place.location}'",
     )
 
 

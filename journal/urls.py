@@ -9,7 +9,7 @@ from typing import Final
 from journal.cursors import CursorStore
 from journal.errors import UnknownScheme, UsageError
 from journal.journal import Journal
-from journal.redaction import redacted
+from journal.redaction import redacted as redacted
 from journal.store import JournalStore
 
 KNOWN: Final = "memory:, memory:NAME, sqlite:PATH, wal:DIR, postgresql://USER@HOST/DATABASE, file:PATH"
@@ -161,6 +161,11 @@ def cut_torn_tail(url: str, agreed: Callable[[str], bool]) -> str | None:
         store.close()
 
 
+def is_server(url: str) -> bool:
+    """Whether a URL, of a journal or of images, names a database server, whose schema is migrated only when asked."""
+    return url.partition(":")[0] in POSTGRESQL
+
+
 def driver_notes() -> dict[str, str]:
     """What to know of the database drivers of this machine, by name; whether or not there is a journal yet."""
     import sqlite3
@@ -174,17 +179,6 @@ def driver_notes() -> dict[str, str]:
         "wal_reset_bug": wal_reset_bug(sqlite3.sqlite_version),
         "libpq": ".".join(map(str, divmod(pq.version(), 10_000))),
     }
-
-
-__all__ = [
-    "driver_notes",
-    "journal_schema",
-    "journal_schema_sql",
-    "migrate_journal",
-    "open_reader",
-    "open_writer",
-    "redacted",
-]
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """One image, made by a process of its own: redo what is committed, publish, print one JSON line, exit.
 
-It is given strings only, as one JSON document: ``journal`` and ``snapshots`` (URLs), ``stream``, ``command_id``, ``keep``,
-and of the engine ``state_version``, ``logic_version``, ``schema`` (hex).  The engine's code is not loaded, and the engine
-waits for nothing.
+It is given strings only, as one JSON document on stdin (arguments are for all to see, and a URL may hold a password):
+``journal`` and ``snapshots`` (URLs), ``stream``, ``command_id``, ``keep``, and of the engine ``state_version``,
+``logic_version``, ``schema`` (hex).  The engine's code is not loaded, and the engine waits for nothing.
 """
 
 from __future__ import annotations
@@ -73,4 +73,4 @@ def main(argument: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.stdin.read()))

@@ -122,8 +122,8 @@ class Imager:
     def _run_child(self, command_id: int) -> None:
         try:
             child = subprocess.run(
-                [sys.executable, "-m", "recovery.image_process", json.dumps(self._task(command_id))],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "recovery.image_process"],
+                input=json.dumps(self._task(command_id)),
                 capture_output=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 text=True,

@@ -34,7 +34,8 @@ def other_outcome(factory: Factory, journal: str, stream: str, snapshots: str, a
     outcomes = set()
     for seed in HASH_SEEDS:
         child = subprocess.run(
-            [sys.executable, "-m", "recovery.second_execution", task],
+            [sys.executable, "-m", "recovery.second_execution"],
+            input=task,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
@@ -75,6 +76,6 @@ def outcome_hash(stepper: Stepper, asked: Asked, command_id: int, logic_version:
 
 if __name__ == "__main__":
     try:
-        print(execute_one(*json.loads(sys.argv[1])))
+        print(execute_one(*json.loads(sys.stdin.read())))
     except RecoveryError as failure:
         sys.exit(str(failure))

@@ -113,7 +113,7 @@ class PostgresStore(SqlJournalStore):
     def _connect(self) -> None:
         try:
             self._link.open()
-            self._link.run(lambda db: require_schema(db, self._place, "journal"))
+            self._link.run(lambda db: require_schema(db, self._place))
         except BaseException:
             self._link.close()
             raise

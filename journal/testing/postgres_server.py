@@ -255,7 +255,8 @@ class PostgresServer:
 
     def url(self, database: str = "postgres", **parameters: str) -> str:
         """A URL for the superuser; ``parameters`` go to its query string."""
-        query = urllib.parse.urlencode({"host": str(self.folder), "user": "postgres", **parameters}, safe="/")
+        said = {"host": str(self.folder), "user": "postgres", **parameters}
+        query = urllib.parse.urlencode(said, safe="/", quote_via=urllib.parse.quote)
         return f"postgresql:///{database}?{query}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:

@@ -56,7 +56,7 @@ class PostgresSnapshots(SnapshotStore):
         place = parse(url)
         store = cls(place)
         store._link.open()
-        store._link.run(lambda db: require_schema(db, place, "snapshots"))
+        store._link.run(lambda db: require_schema(db, place))
         store.durable = store._link.durable
         return store
 
