@@ -107,4 +107,4 @@ class CursorStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let everything go.  Twice is once."""
+        """Let go of what is open; whatever is asked later opens it again.  Twice is once.  Holds are not concerned."""

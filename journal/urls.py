@@ -93,9 +93,9 @@ def open_cursors(url: str) -> CursorStore:
 
         return MemoryCursors(place)
     if scheme in POSTGRESQL:
-        raise UnknownScheme(
-            f"{redacted(url)!r} keeps no cursors: outboxes are of journals in files", hint="use sqlite:PATH or wal:DIR"
-        )
+        from journal.stores.postgres_cursors import PostgresCursors
+
+        return PostgresCursors(url)
     from journal.stores.cursor_files import FileCursors
 
     # One file may be reached by many names; its cursors lie beside the file, or within the folder.

@@ -21,9 +21,12 @@ logger = logging.getLogger("recovery")
 
 
 def cursors_beside(journal: str | JournalStore) -> CursorStore | None:
-    """Where the outboxes of a journal keep their cursors; None for an opened store that is no file of this machine."""
-    url = journal if isinstance(journal, str) else journal.location
-    return open_cursors(url) if url.partition(":")[0] in ("memory", "sqlite", "wal") else None
+    """Where the outboxes of a journal keep their cursors; None for an opened store whose URL is not known here."""
+    if isinstance(journal, str):
+        return open_cursors(journal)
+    # A location holds no password, so it does not open a database.
+    scheme = journal.location.partition(":")[0]
+    return open_cursors(journal.location) if scheme in ("memory", "sqlite", "wal") else None
 
 
 def lags(journal: Journal, cursors: CursorStore | None, problems: list[str]) -> list[dict[str, Any]]:
@@ -129,14 +132,20 @@ def rewinding(cursors: CursorStore | None, lost: list[Cursor], journal: Journal)
 
 
 def _readable(cursors: CursorStore | None, stream: str, report: Callable[[RecoveryError], None]) -> Iterator[Cursor]:
+    """Every cursor that can be read; the store is let go before the first is given."""
+    if cursors is None:
+        return
     try:
-        for found in () if cursors is None else cursors_of(cursors, stream):
-            if isinstance(found, RecoveryError):
-                report(found)
-            else:
-                yield found
+        found = list(cursors_of(cursors, stream))
     except UnavailableError as error:
-        report(error)
+        found = [error]
+    finally:
+        cursors.close()
+    for one in found:
+        if isinstance(one, RecoveryError):
+            report(one)
+        else:
+            yield one
 
 
 class Outboxes:
@@ -195,3 +204,5 @@ class Outboxes:
         """Stop them all, after what each is delivering."""
         for outbox in self._running:
             outbox.close()
+        if self._cursors is not None:
+            self._cursors.close()

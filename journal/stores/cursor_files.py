@@ -1,7 +1,7 @@
 """Cursors as small files beside a journal of files: ``PREFIXcursor-NAME@STREAM``.
 
-For ``sqlite:till.db`` the prefix is ``till.db.``, for ``wal:DIR`` it is ``DIR/``.  STREAM is quoted as in a URL.  The file is the
-cursor's bytes (journal/cursors.py) and nothing else; its checksum is their last 16.
+For ``sqlite:till.db`` the prefix is ``till.db.``, for ``wal:DIR`` it is ``DIR/``.  STREAM is quoted as in a URL, dots too.  The
+file is the cursor's bytes (journal/cursors.py) and nothing else; its checksum is their last 16.
 
 It is written whole under the name of the cursor with ``.tmp`` behind it, synced, renamed, and the folder synced: after a power
 cut at any moment the old cursor is there, or the new one.  The hold is a lock on the file of that name with ``.lock`` behind it
@@ -114,7 +114,8 @@ def read_file(files: FileOps, path: str) -> bytes | None:
 
 
 def _quoted(stream: str) -> str:
-    return urllib.parse.quote(stream, safe="")
+    # Not a dot either: what follows one tells a lock and a temporary from a cursor.
+    return urllib.parse.quote(stream, safe="").replace(".", "%2E")
 
 
 @contextmanager

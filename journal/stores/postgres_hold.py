@@ -102,22 +102,8 @@ class Hold:
         return False
 
     def _take(self, db: Db, stream: str, claim: int) -> None:
-        db.execute(_MINE, {"claim": claim, "stream": stream, **self.card(db)})
+        db.execute(_MINE, {"claim": claim, "stream": stream, **card(db, self._since_ms)})
         self.claims[stream] = claim
-
-    def card(self, db: Db) -> dict[str, Any]:
-        """Who we are, as the stream's row says it."""
-        start = None
-        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction), db.transaction():
-            row = db.execute(_SELF).fetchone()
-            start = None if row is None else row[0]
-        return {
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "since": self._since_ms,
-            "backend": db.info.backend_pid,
-            "start": start,
-        }
 
     def restore(self, db: Db) -> None:
         """Hold on a new connection what was held on a lost one.
@@ -175,6 +161,21 @@ class Hold:
 def _holder(db: Db, stream: str, lock: str = "") -> Holder | None:
     row = db.execute(f"{_HOLDER} {lock}".encode(), (stream,)).fetchone()
     return None if row is None else Holder(*row)
+
+
+def card(db: Db, since_ms: int) -> dict[str, Any]:
+    """Who we are, and with which session, as a holder's columns say it."""
+    start = None
+    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction), db.transaction():
+        row = db.execute(_SELF).fetchone()
+        start = None if row is None else row[0]
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "since": since_ms,
+        "backend": db.info.backend_pid,
+        "start": start,
+    }
 
 
 def is_alive(db: Db, holder: Holder) -> bool:

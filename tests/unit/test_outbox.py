@@ -24,7 +24,7 @@ from journal.stores.cursor_memory import CURSOR_PLACES
 from journal.stores.memory import PLACES
 from journal.stores.sqlite import SqliteStore
 from journal.testing.power_cut import PowerCut, PowerCutDisk
-from journal.urls import open_cursors
+from journal.urls import migrate_journal, open_cursors
 from recovery import (
     ChecksumMismatch,
     Command,
@@ -76,7 +76,9 @@ def place() -> str:
 
 
 def cursor_of(url: str, name: str = "mail") -> Cursor:
-    (found,) = [one for one in cursors_of(open_cursors(url), "main") if isinstance(one, Cursor) and one.name == name]
+    store = open_cursors(url)
+    (found,) = [one for one in cursors_of(store, "main") if isinstance(one, Cursor) and one.name == name]
+    store.close()
     return found
 
 
@@ -124,9 +126,16 @@ def test_whatever_the_consumer_does_nothing_is_left_out(monkeypatch: pytest.Monk
     guard_at_least_once(Delivery, monkeypatch)
 
 
-@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-def test_events_come_in_order_once_and_whole(scheme: str, tmp_path: Path) -> None:
-    url = place() if scheme == "memory" else f"sqlite:{tmp_path}/till.db"
+@pytest.fixture(params=["memory", "sqlite", "wal", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A journal in each kind of store."""
+    if request.param == "postgresql":
+        migrate_journal(found := request.getfixturevalue("postgres_url"))
+        return str(found)
+    return {"memory": place(), "sqlite": f"sqlite:{tmp_path}/till.db", "wal": f"wal:{tmp_path}/journal"}[request.param]
+
+
+def test_events_come_in_order_once_and_whole(url: str) -> None:
     wanted = filled(url)
     seen: list[Message] = []
     with outbox(url, seen.append) as first:
@@ -468,9 +477,15 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("scheme", ["memory", "sqlite", "private"])
-def test_an_outbox_of_the_runtime_is_woken_by_each_commit(scheme: str, tmp_path: Path) -> None:
-    url = {"memory": place(), "sqlite": f"sqlite:{tmp_path}/till.db", "private": "memory:"}[scheme]
+def test_an_outbox_of_a_journal_of_nobody_else(tmp_path: Path) -> None:
+    seen: list[Message] = []
+    with Runtime.open(Till, journal="memory:", snapshots="memory:") as till:
+        till.outbox("mail", deliver=seen.append)
+        till.execute(deposits(0, 1)[0])
+        wait_for(lambda: len(seen) == 1)
+
+
+def test_an_outbox_of_the_runtime_is_woken_by_each_commit(url: str) -> None:
     seen: list[Message] = []
     with Runtime.open(Till, journal=url, snapshots="memory:") as till:
         mail = till.outbox("mail", deliver=seen.append)
