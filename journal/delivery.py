@@ -138,8 +138,8 @@ class Delivery:
             raise
         except Exception as error:
             raise DeliveryFailed(
-                f"the consumer of outbox {self._cursor.name!r} refused its messages, "
-                f"{self._patience.attempts_max} times of {self._patience.attempts_max}: {reason(error)}",
+                f"the consumer of outbox {self._cursor.name!r} did not accept its messages; tried "
+                f"{self._patience.attempts_max} times, the last: {reason(error)}",
                 position=command_id,
                 hint="mend the consumer and start it again: it goes on with this command",
             ) from error

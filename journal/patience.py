@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from journal.errors import UsageError
+from journal.errors import RecoveryError, UsageError
 from journal.urls import redacted
 
 T = TypeVar("T")
@@ -84,5 +84,6 @@ class Patience:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a line of bearable length, without a password."""
-    return redacted(f"{type(error).__name__}: {error}")[:_REASON_CHARS]
+    """An error in a line of bearable length, without a password; its type too where it is none of ours."""
+    text = str(error) if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
+    return redacted(text)[:_REASON_CHARS]
