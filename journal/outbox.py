@@ -37,7 +37,8 @@ class Outbox:
 
     ``deliver(message)`` or ``deliver_batch(messages)`` returns when the messages are accepted, and raises when they are not.
     A batch holds whole commands, and at most ``batch_max`` messages unless one command alone has more.  ``after`` is where a
-    cursor begins that is not there yet.  ``published_up_to`` bounds what may be handed out; None: all that is durable.
+    cursor begins that is not there yet.  ``published_up_to()`` is the last command that may be handed out, known to be durable;
+    None: whatever can be read, made durable first.
     ``on_delivered`` and ``on_failed`` are told, on the thread that delivers, of each move and of what ended ``start``'s thread.
     """
 
@@ -193,9 +194,8 @@ class Outbox:
             hold.release()
 
     def _published(self) -> int:
-        """The last command whose events may be handed out: durable, and within the bound."""
-        end = self._patience.retried(self._durable_end, StoreUnavailable)
-        return end if self._bound is None else min(end, self._bound())
+        """The last command whose events may be handed out."""
+        return self._patience.retried(self._bound or self._durable_end, StoreUnavailable)
 
     def _durable_end(self) -> int:
         end = self._journal.head().command_id

@@ -168,6 +168,8 @@ class Outboxes:
         published_up_to: Callable[[], int],
     ) -> Outbox:
         """Start another one.  Where another process could read the journal, it reads through a connection of its own."""
+        if any(outbox.name == name and outbox.failure is None for outbox in self._running):
+            raise UsageError(f"outbox {name!r} is delivered by this runtime already", hint="use another name")
         outbox = Outbox(
             self._journal if self._journal_url is None else self._journal_url,
             name=name,

@@ -498,6 +498,8 @@ def test_an_outbox_of_the_runtime_is_woken_by_each_commit(url: str) -> None:
         assert status["outboxes"][0]["state"] == "running"
         assert not any("mail" in problem for problem in status["problems"])
         assert mail.state == "running"
+        with pytest.raises(UsageError, match="already"):
+            till.outbox("mail", deliver=seen.append)
     assert mail.state == "idle"
 
 
