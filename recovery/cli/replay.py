@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recovery.cli.emitting import emit, emit_pytest_option
 from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
 from recovery.cli.output import progress, say, show_json
 
 if TYPE_CHECKING:
     from recovery.report import Report
+    from recovery.settings import Settings
 
 
 @click.command("replay", short_help="Replay history with this code and compare all.")
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
 @click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")
 @click.option("--git-bisect", is_flag=True, help="For `git bisect run`: what cannot be judged (2 to 5) exits 125.")
 @guard_option
+@emit_pytest_option
 @json_option
 @quiet_option
-def command(verify: bool, strict: bool, as_json: bool, quiet: bool, git_bisect: bool, **asked: Any) -> int:
+def command(
+    verify: bool, strict: bool, emit_pytest: str | None, as_json: bool, quiet: bool, git_bisect: bool, **asked: Any
+) -> int:
     """Replay the journal with this code and say whether it is the same, command by command.
 
     \b
@@ -40,25 +45,27 @@ def command(verify: bool, strict: bool, as_json: bool, quiet: bool, git_bisect: 
     recovery replay --jobs 4 --keep-going
     recovery replay --guard warn
     git bisect run recovery replay --git-bisect
+    recovery replay --emit-pytest tests/test_divergence.py
     """
-    report = _replayed(asked, compare=verify, quiet=quiet)
+    found = take(asked)
+    report = _replayed(found, asked, compare=verify, quiet=quiet)
     if as_json:
         show_json(report.to_dict())
     else:
         click.echo(str(report))
+    emit(emit_pytest, next(iter(report.divergences), None), found, quiet=quiet)
     if not report.commands and verify:
         say("there was nothing to verify: the range holds no command", quiet=quiet)
     return report.exit_code(strict=strict) if verify else 0
 
 
-def _replayed(asked: dict[str, Any], *, compare: bool, quiet: bool) -> Report:
+def _replayed(found: Settings, asked: dict[str, Any], *, compare: bool, quiet: bool) -> Report:
     """Replay what was asked for."""
     from journal.errors import UsageError
     from recovery import open_journal
     from recovery.moments import command_at, until_at
     from recovery.verification import verify
 
-    found = take(asked)
     engine = require_engine(found)
     start = asked.pop("start")
     if start is not None and start != "genesis" and not start.isdecimal():
