@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, Final, NamedTuple
 
 from journal.errors import (
@@ -179,15 +180,15 @@ class Projector:
         """Write what was prepared, in the transaction of the append.  ProjectionFailed; with a position for a lone entry."""
         kill_point("project.before")
         for at, one in enumerate(self.projections):
-            try:
+            with _naming([one], entries):
                 for sql, rows in _runs(self._prepared[entry.command_id][at] for entry in entries):
                     if len(rows) == 1:
                         cursor.execute(sql, rows[0])
                     else:
                         cursor.executemany(sql, rows)
-            except ProjectionFailed as failed:
-                raise _refused(one, entries, failed) from failed.__cause__
             self._move(cursor, one, entries)
+        with _naming(self.projections, entries):
+            cursor.check_deferred()
 
     def _move(self, cursor: SqlCursor, one: Projection, entries: Sequence[Entry]) -> None:
         before, after = entries[0].command_id - 1, entries[-1].command_id
@@ -218,13 +219,17 @@ def _runs(prepared: Iterable[list[Statement]]) -> Iterator[tuple[str, list[Seque
         yield text, rows
 
 
-def _refused(one: Projection, entries: Sequence[Entry], failed: ProjectionFailed) -> ProjectionFailed:
-    alone = len(entries) == 1
-    return ProjectionFailed(
-        f"projection {one.name!r}: {failed.message}",
-        position=entries[0].command_id if alone else None,
-        hint="nothing was recorded; its tables do not take what the command means for them",
-    )
+@contextmanager
+def _naming(projections: Sequence[Projection], entries: Sequence[Entry]) -> Iterator[None]:
+    """A refusal of the database with the projection that it was of, and the command where there is but one."""
+    try:
+        yield
+    except ProjectionFailed as failed:
+        raise ProjectionFailed(
+            f"projection {' or '.join(repr(one.name) for one in projections)}: {failed.message}",
+            position=entries[0].command_id if len(entries) == 1 else None,
+            hint="nothing was recorded; its tables do not take what the command means for them",
+        ) from failed.__cause__
 
 
 def begin(cursor: SqlCursor, projections: Iterable[Projection], stream: str) -> None:

@@ -136,6 +136,9 @@ class SqlCursor(Protocol):
     def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run one statement for each row of parameters."""
 
+    def check_deferred(self) -> None:
+        """Look now at what would be looked at when the transaction is committed; nothing follows it there."""
+
 
 Hook = Callable[[SqlCursor, Sequence[Entry]], None]
 

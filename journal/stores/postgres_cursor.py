@@ -48,6 +48,10 @@ class PostgresCursor:
         except psycopg.Error as error:
             self._refuse(error)
 
+    def check_deferred(self) -> None:
+        """Deferred constraints and triggers: at COMMIT, nobody could say any more whether it was done."""
+        self.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
     def _refuse(self, error: psycopg.Error) -> NoReturn:
         state = error.sqlstate or ""
         # Without a state it is the driver's own complaint: a value it cannot write, where the connection still stands.
@@ -59,11 +63,9 @@ class PostgresCursor:
 
 
 def carry_out(db: Db, place: PostgresPlace, work: Callable[[SqlCursor], None]) -> None:
-    """Do this work in the transaction that is open; what a deferred constraint refuses is found here, not at COMMIT."""
+    """Do this work in the transaction that is open."""
     with db.cursor() as cursor:
-        ours = PostgresCursor(cursor, place)
-        work(ours)
-        ours.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        work(PostgresCursor(cursor, place))
 
 
 def _given(sql: str, parameters: Sequence[object]) -> tuple[Any, ...]:

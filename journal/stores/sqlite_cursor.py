@@ -51,6 +51,9 @@ class SqliteCursor:
         except SqliteFailure as failure:
             _refuse(failure)
 
+    def check_deferred(self) -> None:
+        """Nothing: foreign keys, all that SQLite can defer, are off unless they are turned on."""
+
 
 def bound(parameters: Sequence[object]) -> tuple[object, ...]:
     """The parameters as SQLite holds them."""
