@@ -10,6 +10,7 @@ import click
 
 from journal.errors import UsageError
 from recovery.cli.output import say
+from recovery.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +51,21 @@ def publish(
             github.write_summary(document)
         except OSError as error:
             say(f"the step summary was not written: {error}")
+
+
+def standing_images(found: Settings) -> list[int]:
+    """The commands at which images of the journal stand; none where the place cannot be read: they are only drawn."""
+    from journal.errors import RecoveryError
+    from recovery import open_journal
+    from recovery.images import open_catalog
+
+    try:
+        with open_journal(found.journal, stream=found.stream) as journal:
+            catalog = open_catalog(found.snapshots, found.stream)
+            assert catalog is not None
+            return [image.command_id for image in catalog.images(journal.identity.journal_id)]
+    except RecoveryError:
+        return []
 
 
 def _write(path: str, data: bytes) -> None:

@@ -9,6 +9,7 @@ import click
 from recovery.cli.emitting import emit, emit_pytest_option
 from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
 from recovery.cli.output import progress, say, show_json
+from recovery.cli.publishing import publish, report_options, standing_images
 
 if TYPE_CHECKING:
     from recovery.report import Report
@@ -31,11 +32,20 @@ if TYPE_CHECKING:
 @click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")
 @click.option("--git-bisect", is_flag=True, help="For `git bisect run`: what cannot be judged (2 to 5) exits 125.")
 @guard_option
+@report_options
 @emit_pytest_option
 @json_option
 @quiet_option
 def command(
-    verify: bool, strict: bool, emit_pytest: str | None, as_json: bool, quiet: bool, git_bisect: bool, **asked: Any
+    verify: bool,
+    strict: bool,
+    html: str | None,
+    junit_xml: str | None,
+    emit_pytest: str | None,
+    as_json: bool,
+    quiet: bool,
+    git_bisect: bool,
+    **asked: Any,
 ) -> int:
     """Replay the journal with this code and say whether it is the same, command by command.
 
@@ -44,18 +54,21 @@ def command(
     recovery replay --after 40000 --until 50000 --json
     recovery replay --jobs 4 --keep-going
     recovery replay --guard warn
+    recovery replay --strict --html replay.html --junit-xml replay.xml
     git bisect run recovery replay --git-bisect
     recovery replay --emit-pytest tests/test_divergence.py
     """
     found = take(asked)
     report = _replayed(found, asked, compare=verify, quiet=quiet)
+    document = report.to_dict()
     if as_json:
-        show_json(report.to_dict())
+        show_json(document)
     else:
         click.echo(str(report))
     emit(emit_pytest, next(iter(report.divergences), None), found, quiet=quiet)
     if not report.commands and verify:
         say("there was nothing to verify: the range holds no command", quiet=quiet)
+    publish(document, title="recovery replay", html=html, junit_xml=junit_xml, images=lambda: standing_images(found))
     return report.exit_code(strict=strict) if verify else 0
 
 

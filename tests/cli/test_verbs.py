@@ -335,3 +335,14 @@ def test_what_a_sender_wrote_cannot_forge_a_line(shell: Shell) -> None:
         assert code == 0
         assert "\\u202e" in out
         assert all(line.isprintable() for line in out.split("\n"))
+
+
+def test_a_replay_is_reported_to_people_and_to_ci(till: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECOVERY_SNAPSHOTS", "dir:s")
+    assert till("snapshot", "take")[0] == 0
+    assert till("replay", "--html", "out/page.html", "--junit-xml", "out/junit.xml")[0] == 0
+    page, junit = ((till.folder / "out" / name).read_text() for name in ("page.html", "junit.xml"))
+    assert 'class="verdict verified"' in page
+    assert "image at command 4" in page
+    assert 'tests="1"' in junit
+    assert 'failures="0"' in junit
