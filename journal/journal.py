@@ -172,6 +172,8 @@ class Journal:
         entries = self.store.newest(self.stream, limit)
         for entry in entries[:1]:
             entry.verify()
+            if len(entries) < limit:
+                check_continues(self.start(), entry)
         for before, entry in itertools.pairwise(entries):
             check_continues(before.head, entry)
         return [_summary(entry) for entry in reversed(entries)]
