@@ -243,7 +243,8 @@ class WalStore(JournalStore):
     def _refuse_recorded(self, stream: str, found: Stream, keys: list[bytes], fresh: dict[bytes, int]) -> None:
         absent = self._absent[1] if self._absent[0] == stream else set()
         self._absent = ("", set())
-        known = [key for key in keys if key not in absent and self._log.holds(found, key)]
+        asked = keys if not absent else [key for key in keys if key not in absent]
+        known = self._log.recorded(found, asked)
         if known or len(fresh) != len(keys):
             twice = known or [key for number, key in enumerate(keys) if key in keys[:number]]
             raise WriterPoisoned(f"request {twice[0].hex()} is recorded already", hint=_AGAIN)

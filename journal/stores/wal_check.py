@@ -46,8 +46,8 @@ def _check_entries(path: str, offset: int, payload: bytes, count: int, first: in
         for wanted, entry in enumerate(unpack_entries(payload, count), first):
             if entry.command_id != wanted:
                 raise Gap(f"the entry is missing; the next there is {entry.command_id}", position=wanted)
-    except (UnknownFormat, UnicodeDecodeError) as error:
-        raise damaged(path, offset, f"the entries cannot be read: {error}") from error
+    except UnknownFormat as error:
+        raise damaged(path, offset, str(error)) from error
 
 
 def _check_rest(log: Log, number: int, end: int) -> None:

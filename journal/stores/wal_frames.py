@@ -34,28 +34,27 @@ A *sector* has 512 bytes and begins at a multiple of 512 in the file; a frame's 
 space was zeros before, a frame of which more sectors are zeros than it says was never wholly written.
 
 Payload of a stream: length of the name u16, the name (UTF-8), length of the identity u32, the identity.  Of an epoch: length
-u32, the document.  Of entries, one after the other::
+u32, the document.  Of n entries::
 
-    0   4   length of the entry                    64  16  chain
-    4   16  request key                            80  64  part hashes
-    20  8   received_at_ms, signed                 144 16  checksum
-    28  8   command id                             160 2   length of the type,
-    36  8   epoch                                  162 2     of the entity id,
-    44  8   duration_ns, signed                    164 4 x 6 of data, result, events, changes, pre and post digest
-    52  8   recorded_at_ms, signed                 188     these eight, in this order
-    60  1   flags: 1 rejected, 2 events reduced; absent: 4 entity id, 8 changes, 16 pre digest, 32 post digest
-    61  3   zeros
+    0       4 x n   length of each entry
+    4n      1       0xDD, msgpack's array of
+    4n + 1  4       n
+    4n + 5          the entries, each a msgpack array of the 19 fields of ``Entry`` (records.py) in their order: int, bin, str,
+                    bool, or nil where there is none; every one in its shortest form
 
 Zeros follow up to a multiple of 8.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
+import msgpack
+import msgspec
 import xxhash
 
 from journal.errors import ChecksumMismatch, NewerSchema, UnknownFormat, UsageError
@@ -63,6 +62,7 @@ from journal.records import Entry
 
 SECTOR_BYTES: Final = 512
 ALIGNMENT: Final = 8
+KEY_BYTES: Final = 16
 
 STREAM: Final = 1
 EPOCH: Final = 2
@@ -74,8 +74,11 @@ _MAGIC: Final = b"\xa7WF\x01"
 _SEGMENT_MAGIC: Final = b"RECWAL\x00\x01"
 _SEGMENT: Final = struct.Struct(">8sQ16s16s16s")
 _HEAD: Final = struct.Struct(">4sB3xIIQQQQQI4x16s16s16s")
-_ENTRY: Final = struct.Struct(">I16sqQQqqB3x16s64s16sHHIIIIII")
-_KEY: Final = struct.Struct(">I16sq")
+_ARRAY: Final = struct.Struct(">BI")
+_ARRAY_32: Final = 0xDD
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Entry]).decode
 
 SEGMENT_HEAD_BYTES: Final = _SEGMENT.size
 HEAD_BYTES: Final = _HEAD.size
@@ -224,103 +227,58 @@ def _padded(data: bytes) -> bytes:
 
 def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int]]:
     """Payload of entries, and where in it each begins.  UsageError where one does not fit its format."""
-    parts: list[bytes] = []
-    starts: list[int] = []
-    at = 0
-    pack, fixed = _ENTRY.pack, _ENTRY.size
-    absent = b""
+    if {len(entry[1]) for entry in entries} != {KEY_BYTES}:
+        raise UsageError(f"a request key has not {KEY_BYTES} bytes", position=entries[0][0])
+    if not {type(entry[6]) for entry in entries} | {type(entry[14]) for entry in entries} <= {bool}:
+        raise UsageError("whether an entry is rejected, or its events reduced, is no bool", position=entries[0][0])
     try:
-        for i, k, t, e, r, d, j, x, v, c, p, q, h, w, z, o, n, m, s in entries:
-            if len(k) + len(h) + len(w) + len(s) != 112 or len(w) != 64 or len(k) != 16 or len(h) != 16:
-                raise UsageError("a request key, chain or checksum has not 16 bytes, or part hashes not 64", position=i)
-            name = t.encode()
-            flags = (1 if j else 0) | (2 if z else 0)
-            if e is None:
-                flags |= 4
-                entity = absent
-            else:
-                entity = e.encode()
-            if c is None:
-                flags |= 8
-                c = absent
-            if p is None:
-                flags |= 16
-                p = absent
-            if q is None:
-                flags |= 32
-                q = absent
-            sizes = (len(name), len(entity), len(d), len(x), len(v), len(c), len(p), len(q))
-            size = fixed + sum(sizes)
-            parts += (pack(size, k, r, i, o, n, m, flags, h, w, s, *sizes), name, entity, d, x, v, c, p, q)
-            starts.append(at)
-            at += size
-    except struct.error as error:
-        raise UsageError(f"the entry does not fit the format of wal: {error}", position=i) from error
-    parts.append(bytes(-at % ALIGNMENT))
-    return b"".join(parts), starts
+        packed = list(map(_encode, entries))
+    except (TypeError, OverflowError, UnicodeEncodeError) as error:
+        raise UsageError(f"an entry does not fit the format of wal: {error}", position=entries[0][0]) from error
+    count = len(packed)
+    sizes = list(map(len, packed))
+    begins = 4 * count + _ARRAY.size
+    starts = list(itertools.accumulate(sizes[:-1], initial=begins))
+    rest = -(starts[-1] + sizes[-1]) % ALIGNMENT
+    return b"".join((_sizes(count).pack(*sizes), _ARRAY.pack(_ARRAY_32, count), *packed, bytes(rest))), starts
 
 
-def unpack_entry(data: bytes, at: int) -> tuple[Entry, int]:
-    """The entry at ``data[at:]`` and where the next begins.  UnknownFormat where its lengths do not add up."""
+def entry_starts(payload: bytes, count: int) -> list[int]:
+    """Where each entry begins, and where the last ends.  UnknownFormat where that is beyond the payload."""
+    begins = 4 * count + _ARRAY.size
+    if len(payload) < begins or payload[4 * count : begins] != _ARRAY.pack(_ARRAY_32, count):
+        raise UnknownFormat("the entries of a frame are not as many as its head says")
+    starts = list(itertools.accumulate(_sizes(count).unpack_from(payload), initial=begins))
+    if starts[-1] + -starts[-1] % ALIGNMENT != len(payload):
+        raise UnknownFormat("the lengths of a frame's entries do not add up")
+    return starts
+
+
+def unpack_entries(payload: bytes, count: int) -> list[Entry]:
+    """The entries of a payload.  UnknownFormat."""
+    end = entry_starts(payload, count)[-1]
     try:
-        size, k, r, i, o, n, m, flags, h, w, s, lt, le, ld, lx, lv, lc, lp, lq = _ENTRY.unpack_from(data, at)
-    except struct.error as error:
-        raise UnknownFormat("an entry is cut") from error
-    te = at + _ENTRY.size
-    ee = te + lt
-    de = ee + le
-    xe = de + ld
-    ve = xe + lx
-    ce = ve + lv
-    pe = ce + lc
-    qe = pe + lp
-    end = qe + lq
-    if size != end - at or end > len(data):
-        raise UnknownFormat("the lengths of an entry do not add up")
-    fields: Any = (
-        i,
-        k,
-        data[te:ee].decode(),
-        None if flags & 4 else data[ee:de].decode(),
-        r,
-        data[de:xe],
-        flags & 1 == 1,
-        data[xe:ve],
-        data[ve:ce],
-        None if flags & 8 else data[ce:pe],
-        None if flags & 16 else data[pe:qe],
-        None if flags & 32 else data[qe:end],
-        h,
-        w,
-        flags & 2 == 2,
-        o,
-        n,
-        m,
-        s,
-    )
-    return tuple.__new__(Entry, fields), end
+        return _decode(memoryview(payload)[4 * count : end])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnknownFormat(f"entries cannot be read: {error}") from error
 
 
-def unpack_entries(payload: bytes, count: int) -> Iterator[Entry]:
-    """The entries of a payload."""
-    at = 0
-    for _ in range(count):
-        entry, at = unpack_entry(payload, at)
-        yield entry
+def unpack_entry(data: bytes) -> Entry | None:
+    """The entry at the beginning of some bytes; None where they are not all of it.  UnknownFormat."""
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=2**31 - 1)
+    unpacker.feed(data)
+    try:
+        fields = unpacker.unpack()
+        return msgspec.convert(fields, Entry)
+    except msgpack.OutOfData:
+        return None
+    except (ValueError, msgpack.UnpackException, msgspec.ValidationError) as error:
+        raise UnknownFormat(f"an entry cannot be read: {error}") from error
 
 
-def entry_keys(payload: bytes, count: int) -> Iterator[tuple[int, bytes, int]]:
-    """Where each entry of a payload begins, its request key and its time."""
-    at = 0
-    for _ in range(count):
-        size, key, received_at_ms = _KEY.unpack_from(payload, at)
-        yield at, key, received_at_ms
-        at += size
-
-
-def entry_size(data: bytes) -> int:
-    """The length of the entry that begins with these bytes."""
-    return int.from_bytes(data[:4], "big")
+@functools.lru_cache(maxsize=64)
+def _sizes(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}I")
 
 
 def damaged(path: str, offset: int, message: str) -> ChecksumMismatch:

@@ -20,8 +20,6 @@ from journal.stores.wal_frames import (
     STREAM,
     SegmentHead,
     damaged,
-    entry_keys,
-    entry_size,
     unpack_entries,
     unpack_entry,
     unpack_epoch,
@@ -291,9 +289,9 @@ class Log:
 
     def _decoded(self, number: int, offset: int, payload: bytes, count: int) -> list[Entry]:
         try:
-            return list(unpack_entries(payload, count))
-        except (UnknownFormat, UnicodeDecodeError) as error:
-            raise damaged(self.segment_path(number), offset, f"the entries cannot be read: {error}") from error
+            return unpack_entries(payload, count)
+        except UnknownFormat as error:
+            raise damaged(self.segment_path(number), offset, str(error)) from error
 
     def last(self, stream: Stream) -> Entry | None:
         """The last entry."""
@@ -304,9 +302,9 @@ class Log:
         frame = self.frame(contents.number, offset)
         return self._decoded(contents.number, offset, frame.payload, frame.head.entries)[-1]
 
-    def holds(self, stream: Stream, key: bytes) -> bool:
-        """Whether the entry of a request is there."""
-        return any(contents.locate(stream.number, key) is not None for contents in reversed(stream.parts))
+    def recorded(self, stream: Stream, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of these requests are there."""
+        return [key for contents in stream.parts for key in contents.recorded(stream.number, keys)]
 
     def find(self, stream: Stream, keys: Sequence[bytes]) -> list[Entry]:
         """The entries of requests."""
@@ -321,14 +319,17 @@ class Log:
 
     def _entry_at(self, number: int, offset: int, key: bytes) -> Entry:
         path = self.segment_path(number)
+        entry, size, data = None, _ENTRY_BLOCK_BYTES, b""
         with self.file(number) as file:
-            data = file.read_at(_ENTRY_BLOCK_BYTES, offset)
-            if entry_size(data) > len(data):
-                data = file.read_at(entry_size(data), offset)
-        try:
-            entry, _ = unpack_entry(data, 0)
-        except (UnknownFormat, UnicodeDecodeError) as error:
-            raise damaged(path, offset, f"the entry cannot be read: {error}") from error
+            while entry is None and (not data or len(data) == size // 16):
+                data = file.read_at(size, offset)
+                size *= 16
+                try:
+                    entry = unpack_entry(data)
+                except UnknownFormat as error:
+                    raise damaged(path, offset, str(error)) from error
+        if entry is None:
+            raise damaged(path, offset, "an entry is cut")
         if entry.request_key != key:
             raise damaged(path, offset, "the index of requests does not match the entries")
         return entry
@@ -339,9 +340,9 @@ class Log:
             held = contents.held[stream.number]
             if held.newest_ms >= since_ms:
                 for frame in self.frames(contents, stream.number, held.first):
-                    for _, key, received_at_ms in entry_keys(frame.payload, frame.head.entries):
-                        if received_at_ms >= since_ms:
-                            yield key
+                    for entry in self._decoded(contents.number, frame.offset, frame.payload, frame.head.entries):
+                        if entry[4] >= since_ms:
+                            yield entry[1]
 
     def require_there(self) -> None:
         """StoreUnavailable where the folder holds no log."""

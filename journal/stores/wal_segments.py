@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,8 +18,9 @@ from journal.stores.wal_frames import (
     Head,
     SegmentHead,
     damaged,
-    entry_keys,
+    entry_starts,
     is_whole,
+    unpack_entries,
     unpack_head,
     unpack_segment_head,
 )
@@ -82,6 +83,10 @@ class Contents(ABC):
     def locate(self, stream: int, key: bytes) -> int | None:
         """Where the entry of a request lies in the file; None where there is none."""
 
+    def recorded(self, stream: int, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of these requests have an entry here."""
+        return [key for key in keys if self.locate(stream, key) is not None]
+
     def seek(self, stream: int, command_id: int) -> int:
         """Where to begin to walk for a command of a stream that has entries here."""
         sparse = self.sparse[stream]
@@ -99,15 +104,19 @@ class OpenContents(Contents):
         """By a dict."""
         return self.keys.get(stream, {}).get(key)
 
+    def recorded(self, stream: int, keys: Sequence[bytes]) -> list[bytes]:
+        """By a dict, all at once."""
+        return list(self.keys.get(stream, {}).keys() & keys)
+
     def add(self, head: Head, payload: bytes) -> None:
-        """A whole frame at ``end``, as it was read."""
+        """A whole frame at ``end``, as it was read.  UnknownFormat where its entries cannot be."""
         keys: dict[bytes, int] = {}
         newest_ms = 0
         if head.kind == ENTRIES:
             begins = self.end + HEAD_BYTES
-            for at, key, received_at_ms in entry_keys(payload, head.entries):
-                keys[key] = begins + at
-                newest_ms = max(newest_ms, received_at_ms)
+            entries = unpack_entries(payload, head.entries)
+            keys = {one[1]: begins + at for one, at in zip(entries, entry_starts(payload, head.entries), strict=False)}
+            newest_ms = max(one[4] for one in entries)
         self.add_frame(head, keys, newest_ms)
 
     def add_frame(self, head: Head, keys: dict[bytes, int], newest_ms: int) -> None:

@@ -36,6 +36,7 @@ from journal.stores.wal_frames import (
     make_frame,
     pack_entries,
     unpack_entries,
+    unpack_entry,
     unpack_head,
     unpack_segment_head,
     zero_sectors,
@@ -415,7 +416,10 @@ def test_entries_come_back(drawn: list[tuple[int, bytes, str]]) -> None:
     payload, starts = pack_entries(entries)
     assert len(payload) % 8 == 0
     assert len(starts) == len(entries)
-    assert list(unpack_entries(payload, len(entries))) == entries
+    assert unpack_entries(payload, len(entries)) == entries
+    for start, entry in zip(starts, entries, strict=True):
+        assert unpack_entry(payload[start:]) == entry
+        assert unpack_entry(payload[start : start + 20]) is None
 
 
 @given(
@@ -436,7 +440,7 @@ def test_a_frame_counts_its_sectors_of_zeros(offset: int, pieces: list[bytes]) -
 
 def test_what_does_not_fit_the_format_is_refused_and_nothing_written(place: str) -> None:
     with closing(WalStore.open_for_write(place)) as store:
-        for wrong in ({"request_key": b"short"}, {"chain": b""}, {"received_at_ms": 2**70}):
+        for wrong in ({"request_key": b"short"}, {"rejected": 1}, {"received_at_ms": 2**70}):
             with pytest.raises(UsageError):
                 store.append(STREAM, 1, [ENTRIES[8]._replace(**wrong)])
         store.append(STREAM, 1, ENTRIES[8:9])
