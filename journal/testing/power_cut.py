@@ -40,8 +40,11 @@ class Inode:
         self.since.append((offset, data))
 
     def sync(self) -> None:
-        """All is durable."""
-        self.durable, self.since = bytes(self.data), []
+        """All that was written since the last sync, and not lost by one that failed, is durable."""
+        durable = bytearray(self.durable)
+        for offset, data in self.since:
+            _put(durable, data, offset)
+        self.durable, self.since = bytes(durable), []
 
     def after_cut(self, chance: random.Random, sector_bytes: int) -> bytes:
         """The bytes as they are found at the next start."""

@@ -169,14 +169,14 @@ def guard(make_disk: Disk, *, cuts: int, seed: int) -> int:
     return torn
 
 
-@pytest.fixture(autouse=True)
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_segments_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short lives must see segments sealed, begun and filled with zeros."""
     monkeypatch.setattr(wal_writer, "SEGMENT_BYTES", 16 * 1024)
     monkeypatch.setattr(wal_writer, "ZEROED_BYTES", 4 * 1024)
 
 
-def test_a_thousand_power_cuts() -> None:
+def test_a_thousand_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_segments_small(monkeypatch)
     seed = int(os.environ.get("RECOVERY_TEST_SEED", random.randrange(2**32)))
     print(f"RECOVERY_TEST_SEED={seed}")
     torn = guard(plain_disk, cuts=CUTS, seed=seed)

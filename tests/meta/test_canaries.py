@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +16,13 @@ from journal.files import NewFile
 from journal.journal import Journal
 from journal.recorder import Recorder
 from journal.records import Entry
-from journal.stores import sqlite
+from journal.stores import sqlite, wal_writer
 from journal.testing.power_cut import PowerCutDisk, PowerCutFile
 from journal.testing.power_cut_sqlite import Inode, SqliteDisk
+from tests.crash import test_file_faults as faults
 from tests.crash import test_power_cut_snapshots as on_dir
 from tests.crash import test_power_cut_sqlite as on_sqlite
+from tests.crash import test_power_cut_wal as on_wal
 from tests.unit import test_journal, test_outbox, test_projections
 
 # One sync left out, under dir:
@@ -65,6 +70,79 @@ class WithoutSyncOfDeletions(PowerCutDisk):
 def test_a_sync_left_out_of_dir_is_found(canary: type[PowerCutDisk]) -> None:
     with pytest.raises((AssertionError, RecoveryError)):
         on_dir.guard(lambda cut_at: canary(cut_at=cut_at), cuts=on_dir.CUTS)
+
+
+# One sync left out, or one other thing, under wal:
+
+
+def without_sync_in(function: str) -> Callable[[PowerCutFile], None]:
+    """A sync that is left out where a function of the writer asks for it."""
+
+    def sync(file: PowerCutFile) -> None:
+        file._disk.operation()
+        if sys._getframe(1).f_code.co_name != function:
+            file._inode.sync()
+
+    return sync
+
+
+@pytest.mark.parametrize("function", ["append", "_zero", "_fill"])
+def test_a_sync_left_out_of_wal_is_found(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_wal.make_segments_small(monkeypatch)
+    monkeypatch.setattr(PowerCutFile, "sync", without_sync_in(function))
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_wal.guard(on_wal.plain_disk, cuts=on_wal.CUTS, seed=0)
+
+
+def test_a_sync_of_the_folder_left_out_of_wal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_wal.make_segments_small(monkeypatch)
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_wal.guard(
+            lambda cut_at: WithoutDirectorySync(cut_at=cut_at, sector_bytes=on_wal.SECTOR_BYTES),
+            cuts=on_wal.CUTS,
+            seed=0,
+        )
+
+
+def test_a_torn_tail_that_is_not_zeroed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(writer: wal_writer.LogWriter) -> None:
+        writer.log.torn = None
+        writer._zeroed_to = wal_writer.SEGMENT_BYTES
+
+    on_wal.make_segments_small(monkeypatch)
+    monkeypatch.setattr(wal_writer.LogWriter, "cut_tail", forget)
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_wal.guard(on_wal.plain_disk, cuts=on_wal.CUTS, seed=0)
+
+
+class AlwaysAnotherBoot(PowerCutDisk):
+    """Readers take all that they find for durable."""
+
+    def boot(self) -> bytes:
+        """Never the mark's."""
+        return os.urandom(16)
+
+
+def test_a_reader_that_goes_beyond_the_mark_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_wal.make_segments_small(monkeypatch)
+    with pytest.raises((AssertionError, RecoveryError)):
+        on_wal.guard(
+            lambda cut_at: AlwaysAnotherBoot(cut_at=cut_at, sector_bytes=on_wal.SECTOR_BYTES), cuts=on_wal.CUTS, seed=0
+        )
+
+
+def settle_by_sync_alone(writer: wal_writer.LogWriter) -> None:
+    """The last frame is synced, but not written again."""
+    writer._zeroed_to = writer.log.open_segment.end
+    writer._file.sync()
+    writer._files.sync_directory(writer.log.folder)
+
+
+def test_a_failed_sync_that_is_believed_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_wal.make_segments_small(monkeypatch)
+    monkeypatch.setattr(wal_writer.LogWriter, "_settle", settle_by_sync_alone)
+    with pytest.raises((AssertionError, RecoveryError)):
+        faults.guard_against_lies_of_the_cache(errno.EIO)
 
 
 # One sync left out, under sqlite:
