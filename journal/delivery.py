@@ -110,6 +110,8 @@ class Delivery:
         entries: list[Entry] = []
         messages: list[Message] = []
         for entry in self._journal.read(at, min(bound, at + self._batch_max)):
+            if entry.events_reduced and entries:
+                break  # what comes before it is delivered first
             fresh = messages_of(entry)
             if messages and len(messages) + len(fresh) > self._batch_max:
                 break

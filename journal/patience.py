@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from journal.errors import RecoveryError, UsageError
-from journal.urls import redacted
+from journal.redaction import redacted
 
 T = TypeVar("T")
 

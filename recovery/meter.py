@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from journal.errors import DivergenceError, RecoveryError, RequestConflict
+from journal.recorder import Recorder
 from journal.records import Entry
 from recovery.cold_start import Opened
 from recovery.observer import Batch
@@ -27,8 +28,13 @@ class Meter:
         self._seconds = self._slowest = 0.0
         self._rejected = self._duplicates = self._conflicts = self._failed = self._refused = 0
 
-    def committed(self, entries: Sequence[Entry], seconds: float) -> None:
-        """These entries became durable in one append."""
+    def commit(self, recorder: Recorder) -> None:
+        """Make durable what is sealed, and count it.  Raises what that raises."""
+        began = time.perf_counter()
+        entries = recorder.commit()
+        self._committed(entries, time.perf_counter() - began)
+
+    def _committed(self, entries: Sequence[Entry], seconds: float) -> None:
         size = sum(
             len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes) + len(entry.changes_bytes or b"")
             for entry in entries

@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import decimal
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -270,19 +269,13 @@ class Runtime:
             deliver=deliver,
             deliver_batch=deliver_batch,
             after=after,
-            published_up_to=lambda: self._recorder.head.command_id,
+            published_up_to=lambda: self.head.command_id,
         )
 
     def status(self) -> dict[str, Any]:
         """The document of ``recovery status --json``, as seen from inside."""
-        document = runtime_status(
-            self._opened,
-            self._imager,
-            self._outboxes,
-            self._meter,
-            waiting=self._committer.waiting,
-            failure=self._failure,
-        )
+        parts = (self._opened, self._imager, self._outboxes, self._meter)
+        document = runtime_status(*parts, waiting=self._committer.waiting, failure=self._failure)
         return document if self._guard is None else document | {"guard": self._guard.to_dict()}
 
     def close(self, *, timeout_s: float | None = None, snapshot: bool = True) -> None:
@@ -475,11 +468,8 @@ class Runtime:
 
     def _flush(self) -> None:
         if self._recorder.sealed:
-            began = time.perf_counter()
-            entries = self._recorder.commit()
-            seconds = time.perf_counter() - began
+            self._meter.commit(self._recorder)
             self._stepper.settle(self._recorder.head.command_id)
-            self._meter.committed(entries, seconds)
             self._outboxes.wake()
         self._forget_batch()
         self._imager.tick(self._recorder.head)

@@ -263,11 +263,16 @@ def test_reduced_events_are_refused() -> None:
 
     entries[1] = reduced(entries[1])
     seen: list[Message] = []
-    with outbox(url, seen.append, batch_max=1) as mail, pytest.raises(UsageError, match="reduced") as refused:
+    with outbox(url, seen.append) as mail, pytest.raises(UsageError, match="reduced") as refused:
         mail.run_once()
     assert refused.value.position == 2
     assert refused.value.hint
     assert ids(seen) == [(1, 0)]
+    assert "reduced" in (cursor_of(url).failure or "")
+    with Runtime.open(Till, journal=(other := place()), snapshots="memory:", events="none") as till:
+        till.execute(deposits(0, 1)[0])
+    with outbox(other, seen.append) as mail, pytest.raises(UsageError, match="reduced"):
+        mail.run_once()
 
 
 # What a cursor proves
