@@ -14,6 +14,7 @@ What comes out otherwise is a finding, and proven.  What differs and changed no 
 
 from __future__ import annotations
 
+import contextvars
 import decimal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -130,18 +131,26 @@ class _Audit:
         found = self._found
         if self._last:
             hidden = HiddenState(self._factory())
-            replays = self._replay()
-            found.hidden = hidden.places()
-            if replays:
-                self._restore_all(hidden)
+            try:
+                self._passes(hidden)
+            finally:
                 hidden.put_back()
-                self._heavy()
-                hidden.put_back()
-            else:
-                found.not_checked.append("restores and heavy mode: the history does not replay in the first place")
         found.merge()
         found.seconds = time.perf_counter() - began
         return found
+
+    def _passes(self, hidden: HiddenState) -> None:
+        # Each in a context of its own, so that what one leaves in context variables is not there for the next.
+        found, first = self._found, contextvars.copy_context()
+        replays = first.run(self._replay)
+        found.hidden = first.run(hidden.places)
+        if not replays:
+            found.not_checked.append("restores and heavy mode: the history does not replay in the first place")
+            return
+        found.not_checked += [f"{name} as in a new process: it cannot be put back" for name in hidden.put_back()]
+        self._restore_all(hidden)
+        hidden.put_back()
+        contextvars.copy_context().run(self._heavy)
 
     def _fresh(self) -> Stepper:
         identity = self._journal.identity
@@ -201,7 +210,9 @@ class _Audit:
         for kept in self._kept:
             hidden.put_back()
             differs = differing(kept.attributes, flattened(kept.stepper.engine, but=_declared(kept.stepper)))
-            self._restore(kept.stepper, kept.command_id, "the state captured", differs | changed)
+            contextvars.copy_context().run(
+                self._restore, kept.stepper, kept.command_id, "the state captured", differs | changed
+            )
             if not declares_digest(kept.stepper):
                 harmless |= dict.fromkeys(name for name, line in differs.items() if ORDER + ":" not in line)
         for image in [] if self._catalog is None else self._catalog.images(self._journal.identity.journal_id):
@@ -213,7 +224,7 @@ class _Audit:
                 except RecoveryError as error:
                     self._found.not_checked.append(f"the image at command {image.command_id}: {error}")
                 else:
-                    self._restore(stepper, placed.command_id, "the image", changed)
+                    contextvars.copy_context().run(self._restore, stepper, placed.command_id, "the image", changed)
         blamed = {name for finding in self._found.findings for name in finding.suspects}
         self._found.notes += [
             f"{name} is not the same after a restore; no recorded answer depended on it"

@@ -24,7 +24,7 @@ from journal.errors import Nondeterminism
 from journal.records import Command
 from recovery import guarded_calls
 from recovery.engine import Context
-from recovery.engine_code import engine_modules, origin
+from recovery.engine_code import origin
 from recovery.guard import STRICT
 from recovery.guarded_calls import DIRECT_ONLY, PYTHON_NAMES, SUSPECT_NAMES, WATCHING
 from recovery.set_order import Instrumented, instrument
@@ -84,7 +84,7 @@ class Guard:
         self._command_id = 0
         self._new: list[Finding] = []
         self._pending: Nondeterminism | None = None
-        self._instrumented: Instrumented | None = instrument(engine_modules(engine))
+        self._instrumented: Instrumented | None = instrument(engine)
         if self._instrumented.untouched:
             self._miss("the order of sets in " + ", ".join(self._instrumented.untouched))
         _install_audit_hook()

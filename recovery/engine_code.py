@@ -11,6 +11,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
+from itertools import islice
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Final, Literal
 
@@ -27,6 +28,8 @@ _OUR_ENGINES: Final = tuple(os.path.join(_OURS[0], name, "") for name in ("examp
 _STANDARD: Final = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib"))
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _DEPTH_MAX: Final = 8
+_PARTS_MAX: Final = 10_000
+_SCALARS: Final = (int, float, str, bytes, type(None))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -62,9 +65,14 @@ def engine_modules(engine: Any) -> list[ModuleType]:
     return [found[name] for name in sorted(found)]
 
 
-def functions_of(module: ModuleType) -> Iterator[FunctionType]:
-    """Every function of a module that can be reached: methods, properties, what decorators and partials hold, index keys."""
-    return _functions(vars(module), module.__name__, set(), 0)
+def functions_of(module: ModuleType, engine: Any = None) -> Iterator[FunctionType]:
+    """Every function of a module that can be reached: methods, properties, what decorators and partials hold, index keys.
+
+    From an engine too, whose class may have been made inside a function.
+    """
+    seen: set[int] = set()
+    for holder in (vars(module), list(type(engine).__mro__), getattr(engine, "__dict__", {})):
+        yield from _functions(holder, module.__name__, seen, 0)
 
 
 def _functions(holder: Any, module_name: str, seen: set[int], depth: int) -> Iterator[FunctionType]:
@@ -86,10 +94,9 @@ def _parts(holder: Any, module_name: str) -> list[Any]:
         ]
     if isinstance(holder, type):
         return list(vars(holder).values()) if holder.__module__ == module_name else []
-    if isinstance(holder, dict):
-        return list(holder.values())
-    if isinstance(holder, list | tuple):
-        return list(holder)
+    if isinstance(holder, dict | list | tuple):
+        parts = holder.values() if isinstance(holder, dict) else holder
+        return [part for part in islice(parts, _PARTS_MAX) if not isinstance(part, _SCALARS)]
     if isinstance(holder, property):
         return [holder.fget, holder.fset, holder.fdel]
     if isinstance(holder, Index):

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from recovery.engine_code import engine_modules, functions_of
-from recovery.leaves import flattened
+from recovery.leaves import LEAVES_MAX, flattened
 from recovery.table_engine import TableEngine
 from recovery.tables import Cell, Index, Table
 
@@ -28,6 +28,7 @@ _NO_STATE: Final = (
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, property, staticmethod, classmethod,
     types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias, Table, Cell, Index,
 )  # fmt: skip
+_NOT_KEPT: Final = object()
 _CONTAINERS: Final = (dict, list, set, bytearray, deque)
 
 
@@ -56,10 +57,12 @@ class _Slot:
         self.kind, self.name, self.file, self.line = kind, name, file, line
         self._holder, self._key = holder, key
         self.first = flattened(self.get())
-        self._kept: Any = None
-        # What cannot be copied cannot be put back either; it is still told whether it changed.
+        self._kept: Any = _NOT_KEPT
+        # What cannot be copied, or is too big, cannot be put back either; it is still told whether it changed.
         with suppress(Exception):
-            self._kept = copy.deepcopy(self.get())
+            if len(self.first) < LEAVES_MAX:
+                value = self.get()
+                self._kept = copy.deepcopy(vars(value) if isinstance(value, threading.local) else value)
 
     def get(self) -> Any:
         """What is there now."""
@@ -72,19 +75,29 @@ class _Slot:
         """Whether something else is there than at first."""
         return flattened(self.get()) != self.first
 
-    def put_back(self) -> None:
-        """Let be there what was at first."""
+    def put_back(self) -> bool:
+        """Let be there what was at first; False where that cannot be.  A context variable is its context's to put back."""
         value = self.get()
         if hasattr(value, "cache_clear"):
             value.cache_clear()
-        elif self._kept is not None and self.changed:
-            kept = copy.deepcopy(self._kept)
-            if isinstance(value, contextvars.ContextVar) or _refilled(value, kept):
-                return
-            if isinstance(self._holder, types.CellType):
-                self._holder.cell_contents = kept
-            elif not isinstance(self._holder, tuple):
-                setattr(self._holder, self._key, kept)
+            return True
+        if not self.changed or isinstance(value, contextvars.ContextVar):
+            return True
+        if self._kept is _NOT_KEPT:
+            return False
+        kept = copy.deepcopy(self._kept)
+        if isinstance(value, threading.local):
+            vars(value).clear()
+            vars(value).update(kept)
+        elif _refilled(value, kept):
+            pass
+        elif isinstance(self._holder, types.CellType):
+            self._holder.cell_contents = kept
+        elif isinstance(self._holder, tuple):
+            return False
+        else:
+            setattr(self._holder, self._key, kept)
+        return True
 
 
 class HiddenState:
@@ -97,14 +110,9 @@ class HiddenState:
         """All places, and whether they differ from how they were."""
         return [HiddenPlace(slot.kind, slot.name, slot.file, slot.line, slot.changed) for slot in self._slots]
 
-    def changed(self) -> list[HiddenPlace]:
-        """The places that differ from how they were."""
-        return [place for place in self.places() if place.changed]
-
-    def put_back(self) -> None:
-        """Make every place as it was, as far as it can be copied."""
-        for slot in self._slots:
-            slot.put_back()
+    def put_back(self) -> list[str]:
+        """Make every place as it was; the names of those where that cannot be."""
+        return [slot.name for slot in self._slots if not slot.put_back()]
 
 
 def _refilled(value: Any, kept: Any) -> bool:
@@ -116,7 +124,7 @@ def _refilled(value: Any, kept: Any) -> bool:
         value.update(kept)
     elif isinstance(value, list):
         value[:] = kept
-    elif isinstance(value, threading.local) or (type(value).__module__ != "builtins" and hasattr(value, "__dict__")):
+    elif type(value).__module__ != "builtins" and hasattr(value, "__dict__"):
         vars(value).clear()
         vars(value).update(vars(kept))
     else:

@@ -24,13 +24,13 @@ import sys
 import time
 import tokenize
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
 from types import CodeType, FunctionType, GeneratorType, ModuleType
 from typing import Any, Final
 
 from recovery import guarded_calls
-from recovery.engine_code import functions_of, nested_code
+from recovery.engine_code import engine_modules, functions_of, nested_code
 from recovery.guarded_calls import watching, words
 
 _PREFIX: Final = "__recovery_"
@@ -80,15 +80,15 @@ class Instrumented:
 _replaced: dict[int, tuple[FunctionType, CodeType, int]] = {}
 
 
-def instrument(modules: Iterable[ModuleType]) -> Instrumented:
-    """Look at what the functions of these modules iterate, from now until ``undo``."""
+def instrument(engine: Any) -> Instrumented:
+    """Look at what the functions of an engine and its modules iterate, from now until ``undo``."""
     done = Instrumented()
-    for module in modules:
+    for module in engine_modules(engine):
         others = _other_codes(module)
         if others is None:
             done.untouched.append(f"module {module.__name__} (no source)")
             continue
-        for function in functions_of(module):
+        for function in functions_of(module, engine):
             code = function.__code__
             known = _replaced.get(id(function))
             other = others.get(_code_key(known[1] if known else code))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -135,6 +137,46 @@ class InCache(ModuleList):
     def apply(self, context: Context, command: Command) -> Any:
         looked_up("all").append(1)
         return len(looked_up("all"))
+
+
+STEPS: contextvars.ContextVar[int] = contextvars.ContextVar("STEPS", default=0)
+
+
+class InContext(ModuleList):
+    """Counts in a context variable."""
+
+    def apply(self, context: Context, command: Command) -> Any:
+        STEPS.set(STEPS.get() + 1)
+        return STEPS.get()
+
+
+LOCAL = threading.local()
+
+
+class InThread(ModuleList):
+    """Counts in a thread local."""
+
+    def apply(self, context: Context, command: Command) -> Any:
+        LOCAL.count = getattr(LOCAL, "count", 0) + 1
+        return LOCAL.count
+
+
+class HoldsLock(Counter):
+    """Holds an object that nothing can look into; no harm in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def made_here() -> Any:
+    """An engine whose class nobody else can reach."""
+
+    class Local(Counter):
+        def apply(self, context: Context, command: Command) -> Any:
+            return list({"ada", command.data["name"]})
+
+    return Local()
 
 
 class MemoCache(Counter):

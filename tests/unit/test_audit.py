@@ -42,6 +42,8 @@ def audited(engine: Any, commands: Any = COUNTS, *, sample: int = 5) -> AuditRep
         (unsound.InClosure, "restore", 3, "closure tests.unsound.counting.<locals>.count.calls"),
         (unsound.InDefault, "restore", 3, "default argument tests.unsound.InDefault.apply.seen"),
         (unsound.InCache, "restore", 3, "cache of a function tests.unsound.looked_up"),
+        (unsound.InContext, "restore", 3, "context variable tests.unsound.STEPS"),
+        (unsound.InThread, "restore", 3, "thread local tests.unsound.LOCAL"),
         (unsound.MemoCache, "restore", 5, "memo['al']: int 1 live, nothing restored"),
         (unsound.Generating, "restore", 3, "numbers.at: int"),
         (unsound.InAttribute, "restore", 3, "beside[0]: int 1 live, nothing restored"),
@@ -101,6 +103,7 @@ def test_what_differs_and_showed_nowhere_is_a_note() -> None:
     report = audited(unsound.FieldNeverUsed)
     assert "answered was changed by commands, and the image does not move with it" in report.notes
     assert audited(unsound.OwnDigest).notes == []
+    assert audited(unsound.HoldsLock).notes == ["lock is opaque lock: nothing is seen of what it holds"]
 
 
 def test_a_history_that_does_not_replay_is_the_first_finding() -> None:
@@ -108,6 +111,13 @@ def test_a_history_that_does_not_replay_is_the_first_finding() -> None:
     assert [(finding.check, finding.command_id) for finding in report.findings] == [("replay", 2)]
     assert [finding["kind"] for finding in report.guard["findings"]] == ["random"]
     assert "does not replay" in report.not_checked[0]
+
+
+def test_the_modules_are_left_as_they_were() -> None:
+    unsound.SEEN.append("before")
+    assert audited(unsound.ModuleList).exit_code == 1
+    assert unsound.SEEN == ["before"]
+    unsound.SEEN.clear()
 
 
 def test_nothing_to_look_at_is_said() -> None:

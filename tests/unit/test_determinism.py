@@ -22,7 +22,7 @@ from recovery.guard import attach_guard, guarded
 from recovery.stepper import Stepper, make_stepper
 from recovery.submissions import encoded
 from recovery.testing import check_engine
-from tests import nondeterministic
+from tests import nondeterministic, unsound
 from tests.crash.worker import stream_of
 from tests.engines import Counter, Till
 from tests.nondeterministic import CLEAN, KINDS, Careless
@@ -213,6 +213,12 @@ def test_from_the_command_line(
     assert f"nondeterministic.py:{marked_line('uuid_4')} " in capsys.readouterr().out
     assert run(["replay", "--guard", "warn", "--until", "2"]) == 0
     assert "guard: nothing found" in capsys.readouterr().out
+
+
+def test_a_class_made_inside_a_function_is_seen_too() -> None:
+    stepper = make_stepper(unsound.made_here, 1, 1)
+    with guarded(stepper, "strict"), pytest.raises(Nondeterminism, match="a set of str is taken in its order"):
+        stepper.step(encoded(Command("count", {"name": "bob"}, received_at_ms=1)), 1, 1)
 
 
 def test_the_clean_engines_are_clean() -> None:
