@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import contextlib
 import copy
@@ -10,6 +11,7 @@ import datetime as dt
 import enum
 import functools
 import gc
+import io
 import json
 import locale
 import logging
@@ -36,7 +38,7 @@ KINDS = {
         "random_module", "random_seed", "random_unseeded", "random_system", "uuid_1", "uuid_4", "urandom", "secret",
     ],
     "environment": ["environ_item", "environ_get", "process_id"],
-    "files": ["file_open", "file_path", "file_exists", "file_temporary", "file_held"],
+    "files": ["file_open", "file_path", "file_exists", "file_temporary", "file_held", "file_removed", "file_raw"],
     "sockets": ["socket_made", "socket_host"],
     "subprocess": ["process_run", "process_system"],
     "threads": ["thread_start", "thread_submit"],
@@ -174,6 +176,13 @@ class Careless(TableEngine):
 
     def file_held(self, context: Context) -> Any:
         return HELD.read()  # here
+
+    def file_removed(self, context: Context) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove("/nowhere/at/all")  # here
+
+    def file_raw(self, context: Context) -> Any:
+        io.FileIO(os.devnull).close()  # here
 
     def socket_made(self, context: Context) -> Any:
         socket.socket().close()  # here
@@ -355,5 +364,6 @@ class Careless(TableEngine):
 
 
 HELD = open(os.devnull)  # noqa: SIM115 - held for as long as the tests run
+atexit.register(HELD.close)
 WORKERS = concurrent.futures.ThreadPoolExecutor(1)
 WEAK: weakref.WeakValueDictionary[str, Thing] = weakref.WeakValueDictionary()
