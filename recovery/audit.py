@@ -255,12 +255,12 @@ class _Audit:
             look = entry.rejected and not isinstance(stepper, TableStepper)
             if look and rejects >= self._sample and entry.command_id not in self._sampled:
                 look, unchecked = False, unchecked + 1
-            if look:
-                rejects += 1
-                heavy.before()
             if following is not None:
                 self._check_alias(stepper, following, entry)
                 following = None
+            if look:
+                rejects += 1
+                heavy.before()
             for _ in replayer.execute([entry]):
                 self._found.not_checked.append(f"heavy mode after command {entry.command_id}: the engine was disturbed")
                 return

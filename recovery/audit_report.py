@@ -78,10 +78,10 @@ class AuditReport:
         self.checked[check] = self.checked.get(check, 0) + by
 
     def merge(self) -> None:
-        """Let one finding stand for all of a kind with the same suspects."""
-        merged: dict[tuple[str, tuple[str, ...]], AuditFinding] = {}
+        """Let one finding stand for all restores with the same suspects, and for all that say the same."""
+        merged: dict[tuple[str, ...], AuditFinding] = {}
         for finding in self.findings:
-            key = (finding.check, tuple(finding.suspects))
+            key = (finding.check, *finding.suspects) if finding.check == "restore" else (finding.check, finding.what)
             first = merged.setdefault(key, finding)
             if first is not finding:
                 merged[key] = replace(first, also=(*first.also, finding.command_id))
