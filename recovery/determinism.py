@@ -15,6 +15,7 @@ from __future__ import annotations
 import decimal
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from threading import get_ident
 from types import FrameType
@@ -26,7 +27,7 @@ from recovery import guarded_calls
 from recovery.engine import Context
 from recovery.engine_code import origin
 from recovery.guard import STRICT
-from recovery.guarded_calls import DIRECT_ONLY, PYTHON_NAMES, SUSPECT_NAMES, WATCHING
+from recovery.guarded_calls import DIRECT_ONLY, HARMLESS_OWNERS, PYTHON_FILES, SUSPECT_NAMES, WATCHING
 from recovery.set_order import Instrumented, instrument
 from recovery.stepper import pinned_decimals
 
@@ -84,6 +85,7 @@ class Guard:
         self._command_id = 0
         self._new: list[Finding] = []
         self._pending: Nondeterminism | None = None
+        self._profile = _profile_for(self)
         self._instrumented: Instrumented | None = instrument(engine)
         if self._instrumented.untouched:
             self._miss("the order of sets in " + ", ".join(self._instrumented.untouched))
@@ -114,7 +116,7 @@ class Guard:
             # The same command again, as after a divergence, is counted once.
             self._command_id = context.command_id
             self._met.clear()
-        thread = get_ident()
+        thread, profile = get_ident(), self._profile
         watched = sys.getprofile() is None
         if not watched:
             self._miss("calls: another profiler holds sys.setprofile on the applying thread")
@@ -122,7 +124,7 @@ class Guard:
             WATCHING[thread] = self
             try:
                 if watched:
-                    sys.setprofile(self._profile)
+                    sys.setprofile(profile)
                 answer = engine.apply(context, command)
             finally:
                 if watched:
@@ -134,17 +136,6 @@ class Guard:
                     error, self._pending = self._pending, None
                     raise error
         return answer
-
-    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "c_call":
-            if argument.__name__ in SUSPECT_NAMES:
-                found = guarded_calls.called(argument)
-                if found is not None:
-                    self.note(*found, frame)
-        elif event == "call" and frame.f_code.co_name in PYTHON_NAMES:
-            found = guarded_calls.entered(frame)
-            if found is not None and frame.f_back is not None:
-                self.note(*found, frame.f_back)
 
     def note(self, kind: str, what: str, frame: FrameType) -> None:
         """Something was met in this frame, or deeper.  Counts once a command for each line and kind."""
@@ -192,6 +183,30 @@ HINTS: Final = {
 }
 _PINNED: Final = pinned_decimals()
 _hooked: list[bool] = []
+
+
+def _profile_for(guard: Guard) -> Callable[[FrameType, str, Any], None]:
+    """The profile function of a guard: called at each call and return, so all it needs for a harmless one is at hand."""
+
+    def profile(
+        frame: FrameType,
+        event: str,
+        argument: Any,
+        harmless: frozenset[type] = HARMLESS_OWNERS,
+        names: frozenset[str] = SUSPECT_NAMES,
+        files: frozenset[str] = PYTHON_FILES,
+    ) -> None:
+        if event == "call":
+            if frame.f_code.co_filename in files:
+                found = guarded_calls.entered(frame)
+                if found is not None and frame.f_back is not None:
+                    guard.note(*found, frame.f_back)
+        elif event == "c_call" and argument.__self__.__class__ not in harmless and argument.__name__ in names:
+            found = guarded_calls.called(argument)
+            if found is not None:
+                guard.note(*found, frame)
+
+    return profile
 
 
 def _author(kind: str, frame: FrameType | None) -> tuple[str, FrameType | None]:

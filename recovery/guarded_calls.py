@@ -22,6 +22,7 @@ import select
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final, Protocol
@@ -113,10 +114,8 @@ _ON_DATABASES: Final = words("execute executemany executescript fetchone fetchma
 _NOW: Final = frozenset({"now", "utcnow", "today"})
 _CHANCE: Final = frozenset({"random", "getrandbits", "seed", "getstate", "setstate", "randbytes"})
 
-SUSPECT_NAMES: Final = frozenset[str]().union(
-    *_MODULES.values(), _ON_FILES, _ON_SOCKETS, _ON_DATABASES, _NOW, _CHANCE
-) - {"remove"}
-"""Names of the C functions worth a closer look.  (``list.remove`` is everywhere; ``os.remove`` is heard of by the audit hook.)"""
+SUSPECT_NAMES: Final = frozenset[str]().union(*_MODULES.values(), _ON_FILES, _ON_SOCKETS, _ON_DATABASES, _NOW, _CHANCE)
+"""Names of the C functions worth a closer look."""
 
 _FILE_TYPES: Final = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 _SHARED_RANDOM: Final = random._inst
@@ -187,8 +186,11 @@ _SEED: Final = random.Random.seed.__code__
 # By identity: the hash of a code object is that of its whole content.
 _PYTHON_BY_ID: Final = {id(code): found for code, found in _PYTHON.items()}
 
-PYTHON_NAMES: Final = frozenset(code.co_name for code in (*_PYTHON, _SEED))
-"""Names of the Python functions worth a closer look."""
+PYTHON_FILES: Final = frozenset(code.co_filename for code in (*_PYTHON, _SEED))
+"""Files of the Python functions worth a closer look."""
+
+HARMLESS_OWNERS: Final = frozenset({list, dict, tuple, str, bytes, int, float, bool, set, frozenset, deque})
+"""Types whose methods are all harmless, looked at first because most calls are to them."""
 
 DIRECT_ONLY: Final = frozenset({IDENTITY, WEAK_REFERENCE})
 """Kinds that count only where the author's own code makes the call: libraries use these with care, and often."""
