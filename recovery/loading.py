@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any
 
 import xxhash
@@ -21,6 +22,8 @@ EngineArgument = str | type | Callable[[], Any]
 
 def engine_factory(engine: EngineArgument, *, app_dir: str = ".") -> Factory:
     """A factory whose engines have the right shape.  EngineImportError says what could not be loaded, and why."""
+    if isinstance(engine, FunctionType) and "made_by" in engine.__dict__:
+        return engine  # made here before; around another, the code's revision would be this file's too
     make = _imported(engine, app_dir) if isinstance(engine, str) else engine
     if not callable(make):
         raise EngineImportError(

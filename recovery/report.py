@@ -34,6 +34,8 @@ class Report:
     segments: int = 1
     guard: dict[str, Any] | None = None
     """What the determinism guard found and could not see (recovery/determinism.py); None where the engine ran without."""
+    perturbed: tuple[str, ...] = ()
+    """What was replayed under other conditions, and what that showed; a line each."""
 
     @property
     def commands_per_second(self) -> int:
@@ -69,6 +71,8 @@ class Report:
             document["damage"] = self.damage
         if self.guard is not None:
             document["guard"] = self.guard
+        if self.perturbed:
+            document["perturbed"] = list(self.perturbed)
         return document
 
     def __str__(self) -> str:
@@ -85,6 +89,7 @@ class Report:
                 "  guard: nothing found"
             ]
             lines += [f"  guard does not see: {line}" for line in self.guard["not_seen"]]
+        lines += [f"  perturbed: {line}" for line in self.perturbed]
         lines += [str(divergence) for divergence in self.divergences]
         return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from journal.errors import RecoveryError
+from recovery.conditions import RESTORE_POINT
 from recovery.divergence import (
     HIDDEN_STATE,
     LOGIC_CHANGED,
@@ -89,8 +90,10 @@ def _named(found: Divergence, began: int, other: int) -> Divergence:
     return replace(
         found,
         cause=RESTORE_HOLE,
+        factor=RESTORE_POINT,
         explanation=f"{why}; declare it in a Table or Cell, capture it, or derive it in rebuild()",
         evidence=(
+            *found.evidence,
             f"executed from {_place(other)}: as recorded",
             f"executed from {_place(began)}: not as recorded",
         ),

@@ -207,7 +207,7 @@ def _asked(command: Command) -> Asked:
 
 def _run_child() -> None:
     """Run the commands on stdin; print, for each, a hash of all it did."""
-    from recovery.second_execution import outcome_hash
+    from recovery.experiment import outcome_hash
 
     spec, commands = values.decode(sys.stdin.buffer.read())
     factory = engine_factory(spec)

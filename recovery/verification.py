@@ -21,24 +21,17 @@ from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
 from recovery.cuts import anchors
-from recovery.divergence import (
-    HIDDEN_STATE,
-    LOGIC_CHANGED,
-    NOT_DETERMINISTIC,
-    ORDER_ONLY,
-    RESTORE_HOLE,
-    UNKNOWN,
-    Divergence,
-)
-from recovery.guard import OFF, check_mode
+from recovery.divergence import RESTORE_HOLE, Divergence
+from recovery.explanation import QUICK_S, explained
+from recovery.guard import OFF, STRICT, check_mode
 from recovery.images import images_beside, open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
+from recovery.perturbation import Place
+from recovery.perturbed_range import perturbed
 from recovery.range_replay import Outcome, Range, RangeReplay
 from recovery.report import Report
-from recovery.second_execution import other_outcome
 from recovery.segments import Segment, plan
 from recovery.stepper import Factory, engine_versions
-from recovery.table_engine import TableEngine
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 
@@ -60,6 +53,7 @@ def verify(
     mode: str = "execute",
     keep_going: bool = False,
     compare: bool = True,
+    perturb: bool = False,
     app_dir: str = ".",
     guard: str = OFF,
     progress: Progress | None = None,
@@ -70,7 +64,8 @@ def verify(
     after that; the commands before a ``start`` that lies behind ``after`` are not checked.  ``mode`` is "execute" or
     "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
-    judged too, and the verdict is "damaged".  What could not be opened is raised.
+    judged too, and the verdict is "damaged".  What could not be opened is raised.  ``perturb`` replays what verified under
+    other conditions too, in child processes (recovery/perturbed_range.py).
     Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
     line diverges there.
 
@@ -81,6 +76,8 @@ def verify(
     if mode not in ("execute", "redo"):
         raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
     check_mode(guard)
+    if perturb and not (compare and mode == "execute"):
+        raise UsageError("perturbation runs the commands and compares", hint="leave out --no-verify and --mode redo")
     if type(jobs) is not int or jobs < 1:
         raise UsageError(f"jobs is {jobs!r}; it is a number of processes, at least 1")
     began = time.perf_counter()
@@ -102,7 +99,7 @@ def verify(
         else:
             verification.replay_here()
         found = verification.report(began)
-        return _explained(found, factory, named, reader, verification.begun)
+        return _explained(found, named, reader, verification.begun, perturb=perturb, guard=guard)
     finally:
         if isinstance(journal, str):
             reader.close()
@@ -353,24 +350,32 @@ class _Verification:
             yield f"{self._range.until - end} commands after {end}{stopped}"
 
 
-def _explained(found: Report, factory: Factory, named: _Named, reader: Journal, begun: dict[int, int]) -> Report:
-    """The report with a second opinion on the first divergences, and what to type to see each again.
+def _explained(
+    found: Report, named: _Named, reader: Journal, begun: dict[int, int], *, perturb: bool, guard: str
+) -> Report:
+    """The report with what other conditions showed, why each divergence happened, and what to type to see it again.
 
     ``begun`` has, by the first divergence of each segment, the command after which the segment began to execute.
     """
-    if not found.divergences or not isinstance(named.journal, str):
-        return found
-    divergences = list(found.divergences)
-    divergences[0] = _with_second_opinion(divergences[0], factory, named, reader)
-    if named.engine is not None and not named.journal.startswith("memory:"):
-        told = divergences[0].cause != found.divergences[0].cause
-        _look_for_restore_holes(divergences, named, reader, {} if told else begun)
-    again = [replace(each, reproduce=_reproduce(named, reader.stream, each, begun)) for each in divergences]
-    return replace(found, divergences=tuple(again))
+    there = Place.of(named.engine, named.journal, stream=reader.stream, snapshots=named.images, app_dir=named.app_dir)
+    # A process of its own would run the engine without the guard that stopped it here.
+    there = None if guard == STRICT else there
+    found = perturbed(found, there) if perturb else found
+    divergences = list(explained(found.divergences, there, seconds=None if perturb else QUICK_S))
+    if there is not None:
+        _look_for_restore_holes(divergences, named, reader, begun)
+    flags = ["--perturb"] if found.perturbed else []
+    return replace(
+        found,
+        divergences=tuple(
+            replace(each, reproduce=_reproduce(named, reader.stream, each, begun, flags)) for each in divergences
+        ),
+    )
 
 
 def _look_for_restore_holes(found: list[Divergence], named: _Named, reader: Journal, begun: dict[int, int]) -> None:
-    wanted = [number for number, each in enumerate(found) if each.command_id in begun][:RESTORES_TRIED]
+    wanted = [number for number, each in enumerate(found) if each.command_id in begun and not each.factor]
+    wanted = wanted[:RESTORES_TRIED]
     if not wanted:
         return
     from recovery.restore_hole import with_restore_hole
@@ -382,24 +387,16 @@ def _look_for_restore_holes(found: list[Divergence], named: _Named, reader: Jour
         found[number] = with_restore_hole(each, named.names, began=begun[each.command_id], images=images)
 
 
-def _with_second_opinion(first: Divergence, factory: Factory, named: _Named, reader: Journal) -> Divergence:
-    """The divergence with its cause corrected where the command comes out otherwise in a process with another hash seed."""
-    if first.cause not in (UNKNOWN, LOGIC_CHANGED, HIDDEN_STATE, ORDER_ONLY) or not isinstance(factory(), TableEngine):
-        return first
-    differs = other_outcome(factory, str(named.journal), reader.stream, named.images, named.app_dir, first.command_id)
-    return replace(first, cause=NOT_DETERMINISTIC) if differs else first
-
-
-def _reproduce(named: _Named, stream: str, found: Divergence, begun: dict[int, int]) -> str:
+def _reproduce(named: _Named, stream: str, found: Divergence, begun: dict[int, int], flags: list[str]) -> str:
     """What to type to see one divergence again; empty where no other process can open the same."""
-    journal = str(named.journal)
-    if named.engine is None or journal.startswith("memory:"):
+    journal = named.journal
+    if named.engine is None or not isinstance(journal, str) or journal.startswith("memory:"):
         return ""
     words = ["recovery", "replay", "--engine", named.engine]
     words += ["--app-dir", named.app_dir] if named.app_dir != "." else []
     words += ["--journal", redacted(journal)]
     words += ["--snapshots", named.images] if named.images not in ("", journal) else []
     words += ["--stream", stream] if stream != "main" else []
-    after = begun[found.command_id] if found.cause == RESTORE_HOLE else found.command_id - 1
+    after = begun.get(found.command_id, 0) if found.cause == RESTORE_HOLE else found.command_id - 1
     words += ["--from", "genesis"] if found.cause == RESTORE_HOLE and not after else []
-    return shlex.join([*words, "--after", str(after), "--until", str(found.command_id)])
+    return shlex.join([*words, "--after", str(after), "--until", str(found.command_id), *flags])

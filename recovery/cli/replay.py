@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     "--mode", type=click.Choice(["execute", "redo"]), default="execute", help="Run the commands, or write the rows."
 )
 @click.option("--keep-going", is_flag=True, help="Go on after a divergence, from that command's recorded rows.")
+@click.option(
+    "--perturb",
+    is_flag=True,
+    help="Replay under other hash seeds, zones, locales, clocks, threads, … too.",
+)
 @click.option("--strict", is_flag=True, help="Anything not checked exits 5.")
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Replay in N processes.  [default: 1]")
 @click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")
@@ -55,6 +60,7 @@ def command(
     recovery replay --jobs 4 --keep-going
     recovery replay --guard warn
     recovery replay --strict --html replay.html --junit-xml replay.xml
+    recovery replay --perturb
     git bisect run recovery replay --git-bisect
     recovery replay --emit-pytest tests/test_divergence.py
     """

@@ -77,7 +77,7 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_only_the_command_line_prints() -> None:
     allowed = ("cli", "examples", "demo")
-    entry_points = ("image_process.py", "second_execution.py")
+    entry_points = ("image_process.py", "experiment.py")
     for path in PRODUCTION:
         if set(allowed) & set(path.parts) or path.name in entry_points:
             continue

@@ -78,7 +78,8 @@ def test_a_field_that_differs_is_named_with_both_sides(name: str) -> None:
     assert (found.command_id, found.type, found.what, found.tables) == (3, "deposit", ("post_digest",), ("accounts",))
     assert found.fields == (FieldDifference("accounts", "ada", "cents", 3, 4),)
     assert found.fields[0].path == "/accounts/ada/cents"
-    assert str(found).splitlines()[1] == "  /accounts/ada/cents: recorded 3, replayed 4"
+    assert str(found).splitlines()[1].startswith("  why: The code is of another revision")
+    assert str(found).splitlines()[2] == "  /accounts/ada/cents: recorded 3, replayed 4"
 
 
 def test_a_row_too_many_one_too_few_and_a_cell(name: str) -> None:
@@ -441,5 +442,8 @@ def test_the_document_is_the_interface(name: str) -> None:
     ]
     assert (document["schema_version"], document["snapshot"], document["segments"]) == (1, {"command_id": 0}, 1)
     (found,) = document["divergences"]
-    assert list(found) == ["command_id", "request_id", "type", "what", "cause", "tables", "fields", "reproduce"]
+    assert list(found) == [
+        *("command_id", "request_id", "type", "what", "cause", "tables", "fields", "reproduce"),
+        *("explanation", "evidence"),
+    ]
     assert "null" not in json.dumps(document)

@@ -144,8 +144,8 @@ def test_what_no_image_holds_is_a_restore_hole(tmp_path: Path) -> None:
     report = verify(Forgetful, **where, jobs=2)
     (found,) = report.divergences
     assert (report.verdict, found.command_id, found.cause) == ("diverged", 16, RESTORE_HOLE)
-    assert "command 15" in found.explanation
-    assert found.evidence[0] == "executed from the beginning: as recorded"
+    assert found.factor == "restore point"
+    assert "otherwise with: the engine started at the beginning (and then as recorded)" in found.evidence
     assert found.reproduce.endswith("--after 15 --until 16")
     alone = verify(Forgetful, **where, after=15)
     assert [(each.command_id, each.cause) for each in alone.divergences] == [(16, RESTORE_HOLE)]
@@ -159,7 +159,9 @@ def test_a_writer_that_was_restored_shows_from_the_beginning(tmp_path: Path) -> 
     report = verify(Forgetful, **where)
     (found,) = report.divergences
     assert (found.command_id, found.cause) == (COMMANDS + 1, RESTORE_HOLE)
-    assert found.evidence[0] == f"executed from the state restored at command {COMMANDS}: as recorded"
+    assert found.factor == "restore point"
+    assert found.evidence[0].endswith("came out as recorded")
+    assert "otherwise with: the engine started at the beginning" in found.evidence
     assert "--from genesis" in found.reproduce
 
 
