@@ -26,12 +26,12 @@ from tests.crash.test_kill import start as start_engine
 from tests.crash.worker import open_till, stream_of
 
 ROOT = Path(__file__).parents[2]
-RANDOM_KILLS = 40
+RANDOM_KILLS = 30
 
 
-def start(folder: Path, kill_at: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, journal: str, kill_at: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.outbox_worker", str(folder)],
+        [sys.executable, "-m", "tests.crash.outbox_worker", str(folder), journal],
         cwd=ROOT,
         env={**os.environ, KILL_VARIABLE: kill_at, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -40,21 +40,21 @@ def start(folder: Path, kill_at: str = "") -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, kill_at: str = "") -> bool:
+def run(folder: Path, journal: str, kill_at: str = "") -> bool:
     """Run the child to its end; whether it was killed."""
-    child = start(folder, kill_at)
+    child = start(folder, journal, kill_at)
     said, complaints = child.communicate(timeout=60)
     assert child.returncode in (0, -signal.SIGKILL), complaints
     assert (said == "done\n") == (child.returncode == 0)
     return child.returncode != 0
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, url: str) -> None:
     seen = [
         (line["command_id"], line["index"], line["request_id"])
         for line in map(json.loads, (folder / "seen.jsonl").read_text().splitlines())
     ]
-    with open_journal(f"sqlite:{folder}/journal.db") as journal:
+    with open_journal(url) as journal:
         wanted = [
             (entry.command_id, index, str(entry.request_id))
             for entry in journal.read()
@@ -68,32 +68,35 @@ def check(folder: Path) -> None:
 
 @pytest.mark.parametrize("point", OUTBOX_KILL_POINTS)
 def test_kill_at_each_point_and_again_in_the_life_after(tmp_path: Path, point: str) -> None:
-    with open_till(str(tmp_path)) as till:
+    url = f"sqlite:{tmp_path}/journal.db"
+    with open_till(str(tmp_path), url) as till:
         list(till.execute_many(stream_of(0, COMMANDS)))
-    assert run(tmp_path, f"{point}:3"), f"{point} was never reached"
-    assert run(tmp_path, point), f"{point} was not reached again"
-    assert not run(tmp_path)
-    check(tmp_path)
+    assert run(tmp_path, url, f"{point}:3"), f"{point} was never reached"
+    assert run(tmp_path, url, point), f"{point} was not reached again"
+    assert not run(tmp_path, url)
+    check(tmp_path, url)
 
 
-def test_random_kills_of_engine_and_outbox_side_by_side(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["sqlite:{}/journal.db", "wal:{}/journal"])
+def test_random_kills_of_engine_and_outbox_side_by_side(tmp_path: Path, place: str) -> None:
+    url = place.format(tmp_path)
     seed = int(os.environ.get("RECOVERY_TEST_SEED", random.randrange(2**32)))
     print(f"RECOVERY_TEST_SEED={seed}")
     rng = random.Random(seed)
     acknowledged = Acknowledged()
-    open_till(str(tmp_path)).close()
-    engine, outbox = start_engine(tmp_path), start(tmp_path)
+    open_till(str(tmp_path), url).close()
+    engine, outbox = start_engine(tmp_path, url), start(tmp_path, url)
     for _ in range(RANDOM_KILLS):
         time.sleep(rng.uniform(0.0, 0.4))
         if rng.random() < 0.4:
             engine.send_signal(signal.SIGKILL)
             acknowledged.hear(engine.communicate(timeout=60)[0])
-            engine = start_engine(tmp_path)
+            engine = start_engine(tmp_path, url)
         else:
             outbox.send_signal(signal.SIGKILL)
             assert outbox.communicate(timeout=60)[1] == ""
-            outbox = start(tmp_path)
+            outbox = start(tmp_path, url)
     acknowledged.hear(engine.communicate(timeout=120)[0])
     assert outbox.communicate(timeout=60)[1] == ""
-    assert not run(tmp_path)
-    check(tmp_path)
+    assert not run(tmp_path, url)
+    check(tmp_path, url)
