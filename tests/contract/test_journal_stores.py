@@ -21,6 +21,7 @@ from journal.stores.sqlite import SqliteStore
 from journal.stores.sqlite_connection import StandardConnection
 from journal.testing.apsw_connection import ApswConnection
 from journal.testing.contract import STREAM, JournalStoreContract, make_entries
+from journal.testing.sql_contract import SqlJournalStoreContract
 
 _names = itertools.count()
 
@@ -161,3 +162,26 @@ def test_one_driver_reads_what_the_other_wrote(tmp_path: Path) -> None:
             store.append(STREAM, 1, entries)
         with closing(SqliteStore.open_for_read(str(path), reader)) as store:
             assert store.page(STREAM, 0, 20) == entries
+
+
+# Tables of others, in the stores that are databases
+
+
+class TestTablesInSqlite(SqlJournalStoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> SqlitePlace:
+        return SqlitePlace(tmp_path / "journal.db", StandardConnection)
+
+
+class TestTablesInSqliteThroughApsw(SqlJournalStoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> SqlitePlace:
+        return SqlitePlace(tmp_path / "journal.db", ApswConnection)
+
+
+class TestTablesInPostgres(SqlJournalStoreContract):
+    @pytest.fixture
+    def place(self, postgres_url: str) -> Iterator[PostgresPlace]:
+        place = PostgresPlace(postgres_url)
+        yield place
+        place.close()

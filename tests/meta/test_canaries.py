@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -254,3 +254,22 @@ def test_a_progress_left_out_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("recovery.cold_start.Projector", test_projections.WithoutProgress)
     with pytest.raises((AssertionError, RecoveryError, pytest.fail.Exception)):
         test_projections.guard_progress(f"sqlite:{tmp_path}/journal.db")
+
+
+# Tables written after the journal's transaction, in one of their own
+
+
+def test_tables_written_apart_from_the_entries_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = sqlite.SqliteStore.append
+
+    def apart(store: sqlite.SqliteStore, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
+        hook = store._hooks.pop(stream)
+        append(store, stream, epoch, entries)
+        store._hooks[stream] = hook
+        store.transact(lambda cursor: hook(cursor, entries))
+
+    (tmp_path / "with").mkdir()
+    test_projections.guard_together(f"sqlite:{tmp_path}/with/journal.db")
+    monkeypatch.setattr(sqlite.SqliteStore, "append", apart)
+    with pytest.raises((AssertionError, RecoveryError)):
+        test_projections.guard_together(f"sqlite:{tmp_path}/journal.db")

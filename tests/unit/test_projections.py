@@ -444,3 +444,15 @@ def guard_progress(url: str) -> None:
 
 def test_the_progress_row_stands_guard(url: str) -> None:
     guard_progress(url)
+
+
+def guard_together(url: str) -> None:
+    """Entries are not recorded without the tables that are written with them."""
+    with open_till(url) as till:
+        outcomes = list(till.execute_many([deposit("ada", 5), deposit("bob", CENTS_MAX + 1), deposit("eve", 5)]))
+        assert [isinstance(one, Receipt) for one in outcomes] == [True, False, True]
+        require_proven(till, url)
+
+
+def test_entries_and_tables_stand_together(url: str) -> None:
+    guard_together(url)
