@@ -207,7 +207,8 @@ class Log:
     # Following a writer
 
     def _read_mark(self) -> bool:
-        """Read the mark; whether it changed.  One that is just being written is read again."""
+        """Read the mark; whether it changed.  One that is just being written is read again, one that is damaged is not."""
+        before = b""
         for _ in range(_MARK_TRIES):
             try:
                 with self._opened(MARK_NAME) as file:
@@ -220,6 +221,10 @@ class Log:
             if mark is not None:
                 self._mark_bytes, self.mark = data, mark
                 return True
+            if data == before:
+                self._mark_bytes = data
+                return False
+            before = data
         return False
 
     def refresh(self) -> None:
