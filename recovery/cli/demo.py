@@ -31,15 +31,17 @@ def command(
     recovery demo
     recovery demo --workload generated --commands 20000 --dir demo-files
     """
+    from journal.urls import redacted
     from recovery.demo.story import Story
 
     place: Any = tempfile.TemporaryDirectory(prefix="recovery-demo-") if folder is None else nullcontext(folder)
     with place as path, progress("acknowledged", quiet=quiet or as_json) as draw:
         os.makedirs(path, exist_ok=True)
+        journal = journal or f"sqlite:{path}/journal.db"
         story = Story(
             workload,
             commands,
-            journal or f"sqlite:{path}/journal.db",
+            journal,
             f"dir:{path}/snapshots",
             say=(lambda line: say(line, quiet=quiet)) if as_json else click.echo,
             progress=draw,
@@ -57,7 +59,7 @@ def command(
         f"{outcome.lost} lost, {outcome.doubled} doubled, in {outcome.seconds:.1f} s"
     )
     if folder is not None:
-        click.echo(f"the files are in {folder}: try `recovery log --journal sqlite:{folder}/journal.db --until 5`")
+        click.echo(f"the files are in {folder}: try `recovery log --journal {redacted(journal)} --until 5`")
     return outcome.exit_code
 
 
