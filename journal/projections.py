@@ -161,12 +161,10 @@ class Projector:
         """Work out what an entry means.  ProjectionFailed where a projection raises, or gives what cannot be run."""
         if not self.projections:
             return
-        prepared = []
+        prepared: list[list[Statement]] = []
         for one in self.projections:
             try:
-                statements = list(one.statements(entry))
-                for sql, parameters in statements:
-                    check_statement(sql, parameters)
+                statements = [_checked(sql, parameters) for sql, parameters in one.statements(entry)]
             except Exception as error:
                 raise ProjectionFailed(
                     f"projection {one.name!r} refuses {entry.type}: {type(error).__name__}: {error}",
@@ -202,6 +200,12 @@ class Projector:
     def forget(self) -> None:
         """What was prepared is written, or was given up."""
         self._prepared.clear()
+
+
+def _checked(sql: str, parameters: Sequence[object]) -> Statement:
+    """The statement, if it can be run, with parameters that nobody else can change before it is."""
+    check_statement(sql, parameters)
+    return sql, tuple(parameters)
 
 
 def _runs(prepared: Iterable[list[Statement]]) -> Iterator[tuple[str, list[Sequence[object]]]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -219,6 +219,20 @@ def test_an_engine_without_tables_is_put_back_too(url: str) -> None:
         assert failed == [False, False, True, False, True, False]
         assert counter.engine.totals == dict.fromkeys("abcd", 1)
     assert verify(Counter, open_journal(url)).verdict == "verified"
+
+
+def test_what_statements_keeps_of_its_parameters_changes_no_row(sqlite_url: str) -> None:
+    class Reuses(Totals):
+        row: ClassVar[list[object]] = [0, "", 0]
+
+        def statements(self, entry: Entry) -> Iterator[tuple[str, Sequence[object]]]:
+            self.row[:] = entry.command_id, entry.type, entry.command_id
+            yield "INSERT INTO moves (command_id, number, delta) VALUES (?, ?, ?)", self.row
+
+    with Runtime.open(Till, journal=sqlite_url, snapshots="memory:", projections=[Reuses]) as till:
+        assert all(isinstance(one, Receipt) for one in till.execute_many(deposit("a", 1) for _ in range(3)))
+        store: Any = till._recorder.store
+        assert store.query("SELECT delta FROM moves ORDER BY command_id") == [(1,), (2,), (3,)]
 
 
 # Failures of the store meanwhile
