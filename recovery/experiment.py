@@ -91,6 +91,7 @@ def run(place: dict[str, str], experiment: dict[str, Any]) -> dict[str, Any]:
     factory = engine_factory(place["engine"], app_dir=place["app_dir"])
     # The collector's pauses are no part of a replay, so they are none here unless asked for.
     gc.disable()
+    gc.freeze()  # what is there before the first command is no garbage, and a collection before each need not look at it
     found: list[dict[str, Any]] = []
     failed: list[BaseException] = []
     arguments = (place, experiment["runs"], factory, before_command, found, failed)
