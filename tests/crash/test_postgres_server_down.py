@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from journal.errors import EvidenceAhead, OutcomeUnknown, StoreUnavailable, UsageError, WriterPoisoned
+from journal.files import KILL_VARIABLE
 from journal.postgres_schema import migrate
 from journal.stores.postgres import PostgresStore
 from journal.testing.postgres_server import PostgresServer
@@ -252,3 +253,40 @@ def test_the_store_itself_refuses_to_go_on_after_loss(server: PostgresServer, ur
         with pytest.raises(EvidenceAhead, match=r"acknowledged command 3 .+ ends at command 1"):
             till.execute(deposit(1, "next"))
         till.close(snapshot=False)
+
+
+POINTS = (
+    "create.after", "epoch.before", "epoch.after", "append.before", "commit.before", "commit.after", "append.after",
+    "receipt.before",
+)  # fmt: skip
+
+
+def test_an_engine_killed_at_each_point_is_started_again_without_asking(url: str) -> None:
+    acknowledged: dict[int, int] = {}
+
+    def run(kill_at: str) -> int:
+        child = subprocess.run(
+            [sys.executable, "-m", "tests.crash.postgres_worker", url, "0", "60"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), KILL_VARIABLE: kill_at},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        for line in child.stdout.split("\n")[:-1]:
+            index, command_id, *_ = line.split()
+            if command_id != "failed":
+                assert acknowledged.setdefault(int(index), int(command_id)) == int(command_id)
+        return child.returncode
+
+    for number, point in enumerate(POINTS):
+        early = point.startswith(("create", "epoch"))
+        assert run(f"{point}:{1 if early else 5 + number}") == -signal.SIGKILL, f"{point} was never reached"
+    assert run("") == 0
+    with open_journal(url) as journal:
+        recorded = {entry.request_key: entry.command_id for entry in journal.read()}
+        assert len(recorded) == journal.head().command_id
+    for index, command in enumerate(stream_of(0, 60)):
+        assert recorded.get(command.request_key) == acknowledged.get(index)
+    assert verify(Till, url).verdict == "verified"
