@@ -38,7 +38,7 @@ from journal.records import Entry
 from journal.sql import postgresql_form
 from journal.store import Hook, SqlCursor, SqlJournalStore
 from journal.stores import postgres_reading as reading
-from journal.stores.postgres_copy import COLUMNS, NAMES, decode, encode
+from journal.stores.postgres_copy import COLUMNS, NAMES, encode
 from journal.stores.postgres_cursor import carry_out
 from journal.stores.postgres_hold import AGAIN, Hold
 
@@ -81,7 +81,6 @@ class PostgresStore(SqlJournalStore):
         self._refusal: RecoveryError | None = None
         self._in_doubt: set[str] = set()
         self._committing = False
-        self._copies_out = True
         self._fences: dict[str, bytes] = {}
         self.durable = False
 
@@ -156,17 +155,8 @@ class PostgresStore(SqlJournalStore):
 
     def _page(self, stream: str, after: int, until: int) -> list[Entry]:
         try:
-            if self._copies_out:
-                return decode(self._read(lambda db: reading.copied(db, stream, after, until)))
-            return self._read(lambda db: reading.selected(db, stream, after, until))
-        except StoreUnavailable as error:
-            if not isinstance(error.__cause__, psycopg.errors.FeatureNotSupported) or not self._copies_out:
-                raise
-            self._copies_out = False
-            return self._page(stream, after, until)
+            return self._read(partial(reading.page, stream=stream, after=after, until=until))
         except CorruptionError as error:
-            if error.position is not None:
-                raise
             if until - after == 1:
                 error.position = until
                 raise

@@ -1,87 +1,49 @@
-"""Reading entries from PostgreSQL: a page is one COPY to STDOUT, and the next page is fetched while this one is looked at.
+"""Reading entries from PostgreSQL: a page is one prepared SELECT, and the next page is fetched while this one is looked at.
 
-A server without COPY in binary gives its pages by SELECT.  No transaction outlives a page.
+No transaction outlives a page.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import select
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import psycopg
-from psycopg import pq, sql
-from psycopg.pq.abc import PGconn, PGresult
 
 from journal.errors import CorruptionError
 from journal.postgres_connection import Db, Link, PostgresPlace, setting
 from journal.records import Entry
-from journal.stores.postgres_copy import COLUMNS, decode, from_columns, rows_of
 
 KEYS_PAGE: Final = 10_000
 
 _RANGE: Final = "FROM engine_journal WHERE stream = {} AND command_id > {} AND command_id <= {}"
-_SELECT: Final = f"SELECT {COLUMNS} FROM engine_journal WHERE stream = %s"
-_NEWEST: Final = f"{_SELECT} ORDER BY command_id DESC LIMIT %s"
-_FIND: Final = f"{_SELECT} AND request_key = ANY(%s::uuid[])"
+# In the order of an Entry's fields.  As bytes: the driver would make an object of each UUID.
+_COLUMNS: Final = ", ".join("uuid_send(request_key)" if name == "request_key" else name for name in Entry._fields)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM engine_journal WHERE stream = %s"
+_PAGE: Final = f"{_SELECT} AND command_id > %s AND command_id <= %s ORDER BY command_id".encode()
+_NEWEST: Final = f"{_SELECT} ORDER BY command_id DESC LIMIT %s".encode()
+_FIND: Final = f"{_SELECT} AND request_key = ANY(%s::uuid[])".encode()
+
+_make: Final[Callable[[tuple[Any, ...]], Entry]] = partial(tuple.__new__, Entry)
+"""``Entry._make`` without its count of fields, which the SELECT fixes."""
 
 
-def copied(db: Db, stream: str, after: int, until: int) -> list[bytes]:
-    """The rows with ``after < command_id <= until`` in COPY's binary format, by command id."""
-    # COPY takes no parameters, so the values stand in the text.
-    query = sql.SQL(f"COPY (SELECT {COLUMNS} {_RANGE} ORDER BY command_id) TO STDOUT (FORMAT binary)").format(
-        sql.Literal(stream), sql.Literal(after), sql.Literal(until)
-    )
-    try:
-        return rows_of(_messages(db.pgconn, query.as_bytes(db)))
-    except BaseException:
-        # Half of a COPY lies in the connection: nothing else can be asked over it.
-        if db.info.transaction_status == pq.TransactionStatus.ACTIVE:
-            db.close()
-        raise
-
-
-def _messages(connection: PGconn, query: bytes) -> Iterator[memoryview]:
-    """The messages of a COPY to STDOUT, straight from libpq: half the cost of the driver's own loop, which is a row a turn."""
-    ready = select.poll()
-    ready.register(connection.socket, select.POLLIN)
-    connection.send_query(query)
-    while connection.flush():
-        ready.poll(10)
-    begun = _result(connection, ready)
-    if begun is not None and begun.status == pq.ExecStatus.COPY_OUT:
-        while (size := (message := connection.get_copy_data(1))[0]) >= 0:
-            if size:
-                yield message[1]
-            else:
-                ready.poll()
-                connection.consume_input()
-    refused = begun if begun is not None and begun.status == pq.ExecStatus.FATAL_ERROR else None
-    while (result := _result(connection, ready)) is not None:
-        refused = result if result.status == pq.ExecStatus.FATAL_ERROR else refused
-    if refused is not None:
-        raise psycopg.errors.error_from_result(refused)
-
-
-def _result(connection: PGconn, ready: select.poll) -> PGresult | None:
-    while connection.is_busy():
-        ready.poll()
-        connection.consume_input()
-    return connection.get_result()
-
-
-def selected(db: Db, stream: str, after: int, until: int) -> list[Entry]:
-    """The same as entries, without COPY."""
-    query = f"{_SELECT} AND command_id > %s AND command_id <= %s ORDER BY command_id"
+def page(db: Db, stream: str, after: int, until: int) -> list[Entry]:
+    """The entries with ``after < command_id <= until``, by command id."""
     with db.cursor(binary=True) as cursor:
-        return [from_columns(row) for row in cursor.execute(query.encode(), (stream, after, until))]
+        return _entries(cursor.execute(_PAGE, (stream, after, until), prepare=True).fetchall())
+
+
+def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
+    return [_make(row) for row in rows]
 
 
 def newest(db: Db, stream: str, limit: int) -> list[Entry]:
     """The entries with the greatest command ids, the greatest first."""
     with db.cursor(binary=True) as cursor:
-        return [from_columns(row) for row in cursor.execute(_NEWEST.encode(), (stream, limit))]
+        return _entries(cursor.execute(_NEWEST, (stream, limit)).fetchall())
 
 
 def waits_for_standbys(db: Db) -> bool:
@@ -93,7 +55,7 @@ def found(db: Db, stream: str, request_keys: Sequence[bytes]) -> list[Entry]:
     """The entries with these request keys; what the index gives is compared with what was asked."""
     wanted = set(request_keys)
     with db.cursor(binary=True) as cursor:
-        entries = [from_columns(row) for row in cursor.execute(_FIND.encode(), (stream, [key.hex() for key in wanted]))]
+        entries = _entries(cursor.execute(_FIND, (stream, [key.hex() for key in wanted])).fetchall())
     for entry in entries:
         if entry.request_key not in wanted:
             # An index that lies is worse than none: a command could be applied twice.
@@ -121,7 +83,7 @@ class PageAhead:
     def __init__(self, place: PostgresPlace) -> None:
         self._link = Link(place)
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
-        self._page: tuple[str, int, int, concurrent.futures.Future[list[bytes]]] | None = None
+        self._page: tuple[str, int, int, concurrent.futures.Future[list[Entry]]] | None = None
         self._at = ("", -1)
 
     def take(self, stream: str, after: int, until: int) -> list[Entry] | None:
@@ -130,8 +92,8 @@ class PageAhead:
         if page is None or page[:2] != (stream, after) or page[2] < until:
             return None
         try:
-            entries = decode(page[3].result()[: until - after])
-        except (psycopg.Error, CorruptionError):
+            entries = page[3].result()[: until - after]
+        except psycopg.Error:
             return None  # asked again, the usual way says what is the matter
         return entries if len(entries) == until - after and entries[-1].command_id == until else None
 
@@ -145,8 +107,8 @@ class PageAhead:
         end = until + (until - after)
         self._page = (stream, until, end, self._thread.submit(self._fetch, stream, until, end))
 
-    def _fetch(self, stream: str, after: int, until: int) -> list[bytes]:
-        return copied(self._link.db(), stream, after, until)
+    def _fetch(self, stream: str, after: int, until: int) -> list[Entry]:
+        return page(self._link.db(), stream, after, until)
 
     def stop(self) -> None:
         """Forget what was fetched, and end the connection and the thread."""

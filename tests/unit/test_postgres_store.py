@@ -27,6 +27,7 @@ from journal.journal import Journal
 from journal.postgres_connection import Db, parse
 from journal.postgres_schema import migrate, migrations, schema_sql, schema_state
 from journal.records import Entry
+from journal.store import SqlCursor
 from journal.stores import postgres_hold
 from journal.stores.postgres import PostgresStore
 from journal.testing.contract import STREAM, make_entries
@@ -164,7 +165,7 @@ def test_a_takeover_waits_for_an_append_on_its_way(url: str, store: PostgresStor
         time.sleep(0.3)
         left.append(time.monotonic())
 
-    store.hooks[STREAM] = meanwhile
+    store._hooks[STREAM] = meanwhile
     store.append(STREAM, 1, make_entries(1, count))
     thread.join(30)
     assert taken[0] >= left[0], "the takeover went by an append that was on its way"
@@ -179,11 +180,11 @@ def test_a_writer_that_sleeps_in_its_transaction_is_replaced_at_once_and_wakes_t
         assert isinstance(store, PostgresStore)
 
         def asleep(cursor: object, entries: object) -> None:
-            del store.hooks["main"]
+            del store._hooks["main"]
             with Runtime.open(Till, journal=url, snapshots="memory:", takeover=True) as other:
                 assert other.execute(deposit(1, "c")).command_id == 2
 
-        store.hooks["main"] = asleep
+        store._hooks["main"] = asleep
         with pytest.raises(WriterFenced, match="taken over by"):
             till.execute(deposit(1, "b"))
         with pytest.raises(WriterFenced):
@@ -284,13 +285,13 @@ def test_a_connection_lost_before_commit_means_nothing_was_written_and_is_made_a
 ) -> None:
     turns = []
 
-    def lost_at_first(cursor: psycopg.Cursor[Any], entries: object) -> None:
+    def lost_at_first(cursor: SqlCursor, entries: object) -> None:
         turns.append(1)
         if len(turns) == 1:
             kill_session(store, url)
             cursor.execute("SELECT 1")
 
-    store.hooks[STREAM] = lost_at_first
+    store._hooks[STREAM] = lost_at_first
     entries = make_entries(1, 3)
     store.append(STREAM, 1, entries)
     assert len(turns) == 2
@@ -316,7 +317,7 @@ def test_a_transaction_that_is_idle_for_too_long_is_ended_by_the_server(url: str
     store = PostgresStore.open_for_write(f"{url}&pause_max_s=0.3", STREAM)
     store.create(STREAM, b"identity")
     store.append_epoch(STREAM, 1, b"epoch")
-    store.hooks[STREAM] = lambda cursor, entries: time.sleep(1)
+    store._hooks[STREAM] = lambda cursor, entries: time.sleep(1)
     with pytest.raises(OutcomeUnknown):
         store.append(STREAM, 1, make_entries(1, 1))
     with psycopg.connect(url) as db:
@@ -339,13 +340,12 @@ def test_a_session_turns_synchronous_commit_on_where_it_was_off(postgres: Postgr
 # Reading
 
 
-def test_pages_are_read_ahead_and_without_copy_alike(url: str, store: PostgresStore) -> None:
+def test_pages_are_read_ahead_and_alike(url: str, store: PostgresStore) -> None:
     entries = make_entries(1, 100)
     store.append(STREAM, 1, entries)
     for reader in (store, PostgresStore.open_for_read(url)):
         found = [entry for at in range(0, 100, 7) for entry in reader.page(STREAM, at, at + 7)]
         assert found == entries
-        reader._copies_out = False
         assert reader.page(STREAM, 0, 100) == entries
         assert reader.find(STREAM, [entries[5].request_key]) == [entries[5]]
     reader.close()

@@ -23,7 +23,7 @@ CREATE TABLE engine_epochs (
 );
 
 -- One row a command; the columns are the fields of an Entry (journal/records.py).  command_id is the writer's, gapless from 1.
--- Those of fixed size come first: a reader takes them in one step.
+-- Those of fixed size come first: a writer packs them in one step.
 CREATE TABLE engine_journal (
     stream              text COLLATE "C" NOT NULL,
     command_id          bigint NOT NULL,
