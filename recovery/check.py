@@ -61,7 +61,8 @@ def check(
         head = journal.head().command_id
         last_good = journal.start().command_id
         for entry in journal.read():
-            check_entry(entry)
+            if not journal.store.redacted:  # its payloads are not those that its chain covers
+                check_entry(entry)
             last_good = entry.command_id
             commands += 1
             if commands % 1000 == 0:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from journal.cursors import CursorStore
-from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, UsageError
+from journal.errors import DivergenceError, EngineMismatch, EvidenceAhead, RecoveryError, UsageError
 from journal.event_detail import EventDetail
 from journal.files import kill_point
 from journal.journal import Journal
@@ -106,6 +106,13 @@ class Opened:
             self.snapshots_url,
         )
 
+    def keep_evidence(self, error: RecoveryError) -> None:
+        """Keep evidence of a mismatch that has stopped the runtime (recovery/evidence.py)."""
+        if isinstance(error, DivergenceError):
+            from recovery.evidence import keep_live_evidence
+
+            keep_live_evidence(error, self.factory, self.journal_url, self.snapshots_url, self.journal.stream)
+
 
 def open_engine(
     engine: EngineArgument,
@@ -169,7 +176,11 @@ def open_engine(
         projector.attach(store)
         recorder.projector = projector
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, DivergenceError):
+            from recovery.evidence import keep_evidence
+
+            keep_evidence(error, where="cold start", factory=factory, journal=reader, catalog=catalog, app_dir=app_dir)
         if isinstance(journal, str):
             store.close()
         raise

@@ -21,6 +21,7 @@ from journal.journal import Journal
 from journal.records import Entry, JournalIdentity
 from recovery.images import capture_image, open_catalog, place
 from recovery.loading import engine_factory
+from recovery.redaction import Redact, redacted_entry
 from recovery.replayer import Replayer
 from recovery.stepper import make_stepper
 from snapshots.catalog import Catalog, StepDown
@@ -60,12 +61,14 @@ def export_history(
     engine: str = "",
     app_dir: str = ".",
     over: bool = False,
+    redact: Redact | None = None,
     report: Callable[[StepDown], None] = lambda step: None,
 ) -> Exported:
     """Write the commands with ``after < id <= until`` (None: all that are kept) to ``path``, whole or not at all.
 
     ``with_image`` gives a part the image of its beginning; ``image_every`` commands, one more.  ``over`` writes over a
-    file; without it UsageError where there is one.  EvidenceAhead where the journal lost its end, CorruptionError where it
+    file; without it UsageError where there is one.  ``redact`` replaces the payloads (recovery/redaction.py): what is exported is
+    then read and not replayed, and carries no image.  EvidenceAhead where the journal lost its end, CorruptionError where it
     is damaged: what is exported was read and checked.
     """
     identity, start, head = journal.identity, journal.start().command_id, journal.head().command_id
@@ -76,13 +79,15 @@ def export_history(
     if not start <= first <= last:
         raise UsageError(f"there are no commands after {first} and up to {last}; the journal is kept after {start}")
     anchor = _anchor(journal, first)
-    wanted = [first] if first and with_image else []
-    if image_every:
+    wanted = [first] if first and with_image and redact is None else []
+    if image_every and redact is None:
         wanted += [at for at in range(image_every, last + 1, image_every) if at > first]
-    header = HistoryHeader(identity.pack(), _epochs(journal, last), first, journal.store.redacted)
+    header = HistoryHeader(identity.pack(), _epochs(journal, last), first, journal.store.redacted or redact is not None)
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or ".", prefix=".export-") as scratch:
         images = _Images(journal, catalog, identity, scratch, engine, app_dir, report)
-        entries = itertools.chain(anchor, journal.read(first, last))
+        entries: Iterable[Entry] = itertools.chain(anchor, journal.read(first, last))
+        if redact is not None:
+            entries = (redacted_entry(entry, redact) for entry in entries)
         try:
             size = write_whole(path, write_history(header, entries, map(images.at, wanted)), over=over)
         except FileExistsError as error:

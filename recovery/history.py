@@ -76,6 +76,8 @@ def _require_recorded(journal: Journal, command_id: int) -> None:
     identity, head = journal.identity, journal.head().command_id
     if not 0 <= command_id <= head:
         raise UsageError(f"the journal ends at command {head}; there is no state at {command_id}")
+    if journal.store.redacted:
+        raise UsageError(f"{journal.store.location} is redacted: its rows are not those that were recorded")
     if identity.changes != "rows" or identity.digest_every:
         raise UsageError(
             f"the journal of {identity.engine} records no rows, so its state is only known to the engine",

@@ -24,7 +24,7 @@ def engine_factory(engine: EngineArgument, *, app_dir: str = ".") -> Factory:
     """A factory whose engines have the right shape.  EngineImportError says what could not be loaded, and why."""
     if isinstance(engine, FunctionType) and "made_by" in engine.__dict__:
         return engine  # made here before; around another, the code's revision would be this file's too
-    make = _imported(engine, app_dir) if isinstance(engine, str) else engine
+    make = imported(engine, app_dir) if isinstance(engine, str) else engine
     if not callable(make):
         raise EngineImportError(
             f"{engine!r} is a {type(make).__name__}; an engine is given as a class, a factory, or 'module:attr' naming one"
@@ -46,11 +46,12 @@ def engine_factory(engine: EngineArgument, *, app_dir: str = ".") -> Factory:
 
 def load_projections(specs: Iterable[str], *, app_dir: str = ".") -> list[Projection]:
     """The projections of these ``module:attr``, each a Projection or a class of one."""
-    found = [_imported(spec, app_dir, option="--projection") for spec in specs]
+    found = [imported(spec, app_dir, option="--projection") for spec in specs]
     return list(Projector(found, "").projections)
 
 
-def _imported(spec: str, app_dir: str, *, option: str = "--engine") -> Any:
+def imported(spec: str, app_dir: str, *, option: str = "--engine") -> Any:
+    """What MODULE:ATTR names; EngineImportError where it cannot be loaded."""
     module_name, colon, attribute = spec.partition(":")
     if not module_name or not colon or not attribute:
         raise EngineImportError(f"{option} {spec!r} is not MODULE:ATTR, such as shop.engine:Till")

@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--recovery-snapshots", metavar="URL", help="Where the images of --recovery-journal lie.")
     group.addoption("--recovery-stream", metavar="NAME", help="The stream within --recovery-journal.")
     group.addoption("--recovery-engine", metavar="MODULE:ATTR", help="The engine; before recovery_engine.")
+    group.addoption("--recovery-evidence", metavar="DIR|off", help="Where evidence of a divergence is kept.")
     parser.addini(
         "recovery_engine", "The engine as MODULE:ATTR; several, one a line, are told apart by their names.", "linelist"
     )
@@ -70,10 +71,10 @@ class _Source(NamedTuple):
 
 
 class ReplayFailed(Exception):
-    """A segment did not verify; ``report`` says what was found."""
+    """A segment did not verify; ``report`` says what was found, ``evidence`` where a bundle of it is kept."""
 
-    def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
+    def __init__(self, report: Report, evidence: str | None) -> None:
+        super().__init__(str(report) if evidence is None else f"{report}\n  bundle: {evidence}")
         self.report = report
 
 
@@ -150,7 +151,23 @@ class ReplayItem(pytest.Item):
             *(("recovery_divergence", str(found.command_id)) for found in report.divergences),
         ]
         if report.verdict != "verified":
-            raise ReplayFailed(report)
+            raise ReplayFailed(report, self._evidence(report, spec))
+
+    def _evidence(self, report: Report, spec: str) -> str | None:
+        """The bundle that is kept of the first divergence."""
+        from recovery.evidence import keep_reported
+        from recovery.settings import settings
+
+        assert self._source is not None
+        found = settings(
+            engine=spec,
+            app_dir=_app_dir(self.config),
+            journal=self._source.journal,
+            snapshots=self._source.snapshots,
+            stream=self._source.stream,
+        )
+        folder = self.config.getoption("recovery_evidence")
+        return keep_reported(report, found, where="pytest", folder=folder)
 
     def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> str | TerminalRepr:
         """The finding: command, fields, both sides, and what to type to see it again."""

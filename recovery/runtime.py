@@ -485,6 +485,7 @@ class Runtime:
         if self._failure is None:
             logger.error("the runtime stopped: %s", error)
             self._meter.stopped(error)
+            self._opened.keep_evidence(error)
         self._failure = error
         outcome: Exception = error
         if isinstance(error, WriterPoisoned | OutcomeUnknown):

@@ -90,6 +90,7 @@ def verify(
     reader = Journal(open_reader(journal), stream) if isinstance(journal, str) else journal
     try:
         require_engine_name(factory().name, reader.identity)
+        require_replayable(reader)
         verification = _Verification(factory, reader, open_catalog(snapshots, reader.stream), progress)
         after = reader.start().command_id if after is None else after
         wanted = Range(after, after, mode if compare else "rebuild", keep_going, start, guard=guard)
@@ -151,6 +152,15 @@ class _Named:
         """The URL of images that other processes can read; empty for none."""
         shared = isinstance(self.snapshots, str) and not self.snapshots.startswith("memory:")
         return str(self.snapshots) if shared else ""
+
+
+def require_replayable(journal: Journal) -> None:
+    """Raise UsageError where a journal's payloads were replaced."""
+    if journal.store.redacted:
+        raise UsageError(
+            f"{journal.store.location} is redacted: it can be read and checked, not replayed",
+            hint="export it again without --redact",
+        )
 
 
 def _named(spec: str) -> Any:

@@ -17,6 +17,9 @@ from tests.postgres import fresh_schema
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
+# Bundles are kept in the working folder unless told otherwise; the tests of evidence say where.
+os.environ.setdefault("RECOVERY_EVIDENCE", "off")
+
 settings.register_profile("here", phases=PHASES, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

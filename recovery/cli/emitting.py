@@ -1,4 +1,4 @@
-"""``--emit-pytest PATH``, for the verbs that find a divergence."""
+"""``--emit-pytest``, ``--evidence`` and ``--redact``, for the verbs that find a divergence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from recovery.cli.output import say
 
 if TYPE_CHECKING:
     from recovery.divergence import Divergence
+    from recovery.report import Report
     from recovery.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,3 +52,29 @@ def emit(
         against_app_dir=against_app_dir,
     )
     say(f"{path}: {describe(shrunk)}; its history is {shrunk.path}", quiet=quiet)
+
+
+def evidence_options(function: F) -> F:
+    """``--evidence`` and ``--redact``."""
+    function = click.option(
+        "--redact",
+        metavar="MODULE:ATTR",
+        default="",
+        help="A function of (what, value) that replaces payloads in it.  [env: RECOVERY_REDACT]",
+    )(function)
+    return click.option(
+        "--evidence",
+        metavar="DIR|off",
+        help="Where evidence of a divergence is kept.  [env: RECOVERY_EVIDENCE; default: .recovery/evidence]",
+    )(function)
+
+
+def keep(report: Report, found: Settings, folder: str | None, redact: str, *, quiet: bool = False) -> None:
+    """Keep evidence of a report's first divergence, and say where."""
+    if not report.divergences:
+        return
+    from recovery.evidence import keep_reported
+
+    path = keep_reported(report, found, folder=folder, redact=redact)
+    if path is not None:
+        say(f"evidence: {path}", quiet=quiet)

@@ -21,6 +21,7 @@ from recovery.cli.output import say, show_json
     help="Give a part the image it is replayed from.",
 )
 @click.option("--image-every", type=click.IntRange(1), metavar="N", help="An image every N commands too: segments.")
+@click.option("--redact", metavar="MODULE:ATTR", default="", help="A function of (what, value) that replaces payloads.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @json_option
 @quiet_option
@@ -30,6 +31,7 @@ def command(
     until: str | None,
     with_image: bool,
     image_every: int | None,
+    redact: str,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -47,6 +49,7 @@ def command(
     from recovery.exporting import export_history
     from recovery.images import open_catalog
     from recovery.moments import command_at, until_at
+    from recovery.redaction import redactor
 
     found = take(rest)
     with open_journal(found.journal, stream=found.stream) as journal:
@@ -60,6 +63,7 @@ def command(
             image_every=image_every or 0,
             engine=found.engine,
             app_dir=found.app_dir,
+            redact=redactor(redact),
             over=force,
             report=lambda step: say(f"image {step.command_id} is not used: {step.reason}", quiet=quiet),
         )

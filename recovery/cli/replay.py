@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recovery.cli.emitting import emit, emit_pytest_option
+from recovery.cli.emitting import emit, emit_pytest_option, evidence_options, keep
 from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
 from recovery.cli.output import progress, say, show_json
 from recovery.cli.publishing import publish, report_options, standing_images
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @guard_option
 @report_options
 @emit_pytest_option
+@evidence_options
 @json_option
 @quiet_option
 def command(
@@ -47,6 +48,8 @@ def command(
     html: str | None,
     junit_xml: str | None,
     emit_pytest: str | None,
+    evidence: str | None,
+    redact: str,
     as_json: bool,
     quiet: bool,
     git_bisect: bool,
@@ -71,6 +74,7 @@ def command(
         show_json(document)
     else:
         click.echo(str(report))
+    keep(report, found, evidence, redact, quiet=quiet)
     emit(emit_pytest, next(iter(report.divergences), None), found, quiet=quiet)
     if not report.commands and verify:
         say("there was nothing to verify: the range holds no command", quiet=quiet)
