@@ -177,16 +177,24 @@ def open_engine(
         recorder.projector = projector
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException as error:
-        if isinstance(error, DivergenceError):
-            from recovery.evidence import keep_evidence
-
-            keep_evidence(error, where="cold start", factory=factory, journal=reader, catalog=catalog, app_dir=app_dir)
+        _keep_evidence(error, factory, Journal(store, stream), snapshots, app_dir)
         if isinstance(journal, str):
             store.close()
         raise
     return Opened(
         factory, stepper, recorder, catalog, reader, report, _elsewhere(journal), _elsewhere(snapshots), cursors, tell
     )
+
+
+def _keep_evidence(
+    error: BaseException, factory: Factory, journal: Journal, snapshots: str | SnapshotStore, app_dir: str
+) -> None:
+    """Keep evidence of a mismatch for which the engine is not started."""
+    if isinstance(error, DivergenceError):
+        from recovery.evidence import keep_evidence
+
+        catalog = open_catalog(snapshots, journal.stream)
+        keep_evidence(error, where="cold start", factory=factory, journal=journal, catalog=catalog, app_dir=app_dir)
 
 
 def _elsewhere(place: object) -> str | None:
