@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from journal import values
-from journal.framing import Change, Event
+from journal.framing import Change, Event, pack_events
 from journal.records import Entry
 from recovery.json_values import from_json, to_json
 from recovery.plain_text import visible
@@ -25,7 +25,12 @@ ORDER_ONLY: Final = "order only"
 RECORDER_FAULT: Final = "recorder fault"
 CHANGES_INCOMPLETE: Final = "changes incomplete"
 RESTORE_HOLE: Final = "restore hole"
+DIFFERENT_INPUTS: Final = "different inputs"
+"""Two histories are not of the same commands, which says nothing of an engine."""
 UNKNOWN: Final = "unknown"
+
+PARTS: Final = ("inputs", "response", "events")
+"""What has two sides beside the fields of rows."""
 
 ABSENT: Final = object()
 
@@ -123,7 +128,7 @@ class Divergence:
             tuple(document["what"]),
             document["cause"],
             tuple(FieldDifference.from_dict(each) for each in document["fields"]),
-            {name: document[name] for name in ("response", "events") if name in document},
+            {name: document[name] for name in PARTS if name in document},
             document["reproduce"],
             document.get("explanation", ""),
             tuple(document.get("evidence", ())),
@@ -162,6 +167,12 @@ def result_of(entry: Entry) -> Any:
 def events_plain(events: Iterable[Event]) -> list[dict[str, Any]]:
     """Events as plain dicts, without what they do not have."""
     return [{name: part for name, part in event._asdict().items() if part is not None} for event in events]
+
+
+def same_in_any_order(recorded: Iterable[Event], replayed: Iterable[Event]) -> bool:
+    """Whether these are the same events but for their order."""
+    ours, theirs = ([pack_events([event]) for event in events] for events in (recorded, replayed))
+    return sorted(ours) == sorted(theirs)
 
 
 def field_differences(

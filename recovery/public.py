@@ -39,6 +39,7 @@ from journal.outbox import Outbox
 from journal.projections import Projection
 from journal.records import Command, Event, Receipt, Reject
 from journal.urls import open_reader
+from recovery.bisection import bisect
 from recovery.divergence import Divergence
 from recovery.engine import Context, Engine, command
 from recovery.observer import Observer
@@ -111,6 +112,7 @@ __all__ = [
     "WriterFenced",
     "WriterPoisoned",
     "__version__",
+    "bisect",
     "command",
     "open_journal",
     "open_snapshots",

@@ -315,12 +315,7 @@ def _outcome(step: Step | Exception) -> tuple[Any, ...]:
 def _same_in_any_order(entry: Entry, step: Step) -> bool:
     if entry.events_reduced:
         return False  # what the data was is not known, only its hash
-    recorded, replayed = entry.events, framing.unpack_events(step.events_bytes)
-    return sorted(map(_event_key, recorded)) == sorted(map(_event_key, replayed))
-
-
-def _event_key(event: framing.Event) -> bytes:
-    return framing.pack_events([event])
+    return words.same_in_any_order(entry.events, framing.unpack_events(step.events_bytes))
 
 
 def _parts(entry: Entry, step: Step, what: tuple[str, ...]) -> dict[str, dict[str, Any]]:

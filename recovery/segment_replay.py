@@ -58,15 +58,20 @@ def _nobody(count: int) -> None:
 def _answered(task: dict[str, Any], progress: Progress) -> dict[str, Any]:
     try:
         return {"outcome": _replayed({**DEFAULTS, **task}, progress).to_dict()}
-    except RecoveryError as error:
-        return {"error": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}}
-    except Exception as error:  # out of the engine's code, which may raise anything
-        message = f"the engine failed outside a command: {type(error).__name__}: {error}"
-        return {"error": {"kind": "UnavailableError", "message": message, "hint": ""}}
+    except Exception as error:  # the engine's code may raise anything
+        return error_answer(error)
     finally:
         # A worker that lives on must not keep this segment's state; the image was loaded with the collector frozen.
         gc.unfreeze()
         gc.collect()
+
+
+def error_answer(error: Exception) -> dict[str, Any]:
+    """The answer that tells of an error; one that is not ours came out of the engine's code."""
+    if isinstance(error, RecoveryError):
+        return {"error": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}}
+    message = f"the engine failed outside a command: {type(error).__name__}: {error}"
+    return {"error": {"kind": "UnavailableError", "message": message, "hint": ""}}
 
 
 def _replayed(task: dict[str, Any], progress: Progress) -> Outcome:
@@ -81,10 +86,15 @@ def outcome_of(answer: dict[str, Any]) -> Outcome:
     """The outcome of an answer; raises the error that it tells of."""
     if "outcome" in answer:
         return Outcome.from_dict(answer["outcome"])
+    raise error_of(answer)
+
+
+def error_of(answer: dict[str, Any]) -> RecoveryError:
+    """The error that an answer tells of."""
     error = answer["error"]
     kind = getattr(errors, error["kind"], UnavailableError)
     family = kind if isinstance(kind, type) and issubclass(kind, RecoveryError) else UnavailableError
-    raise family(error["message"], hint=error["hint"])
+    return family(error["message"], hint=error["hint"])
 
 
 def main(stdin: TextIO, stdout: TextIO) -> int:
@@ -107,7 +117,7 @@ def _leave_with(stdin: TextIO) -> None:
     os._exit(WorkerLost.exit_code)
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """The process's stdout for the answer alone: from now on, what anything prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -115,7 +125,7 @@ def _own_stdout() -> TextIO:
 
 
 if __name__ == "__main__":
-    status = main(sys.stdin, _own_stdout())
+    status = main(sys.stdin, own_stdout())
     # The engine may have left threads; the answer is given, and nothing here is left to be written.
     sys.stderr.flush()
     os._exit(status)

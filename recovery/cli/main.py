@@ -17,6 +17,7 @@ VERBS: Final = {
     "status": "recovery.cli.status",
     "log": "recovery.cli.log",
     "replay": "recovery.cli.replay",
+    "bisect": "recovery.cli.bisect",
     "state": "recovery.cli.state",
     "diff": "recovery.cli.diff",
     "snapshot": "recovery.cli.snapshot",

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from recovery.divergence import PARTS
 from recovery.plain_text import visible
 
 SIDES: Final = ("recorded", "replayed")
@@ -85,7 +86,7 @@ def findings_of(document: Mapping[str, Any]) -> list[Finding]:
 
 def verdict_of(document: Mapping[str, Any]) -> str:
     """The verdict; a bisection's follows from whether it found anything."""
-    if "first_divergence" in document:
+    if "first_divergence" in document and "verdict" not in document:
         return "verified" if document["first_divergence"] is None else "diverged"
     return visible(str(document["verdict"]))
 
@@ -106,7 +107,7 @@ def _finding(document: Mapping[str, Any]) -> Finding:
         visible(str(document.get("explanation", ""))),
         lines_of(document.get("evidence", ())),
         _tables(document.get("fields", ())),
-        tuple(_leaf(name, document[name]) for name in ("response", "events") if document.get(name)),
+        tuple(_leaf(name, document[name]) for name in PARTS if document.get(name)),
         visible(str(document.get("reproduce", ""))),
     )
 

@@ -1,0 +1,196 @@
+"""bisect(): the first command at which two runs of one history part, down to the field.
+
+Three questions, by what is given besides the engine and its journal:
+
+* nothing: at which command does this code first do other than what is recorded?
+* ``against``: at which recorded command do two engines first do two things?  (recovery/parted_engines.py)
+* ``other_journal``: at which command do two recorded histories part?  (recovery/parted_journals.py)
+
+Halving alone proves something only where the evidence is monotone.  A chain is: once two differ they differ for good.  What an
+engine does is not: a bug may show once, and a state that went astray may come back.  So the *first* divergence of an engine
+is what it is said to be only if every command before it was executed and compared.  That is done in segments between images,
+several at a time (``jobs``); the earliest segment that diverges wins, and those behind it are stopped as soon as one before
+them has.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from journal.errors import CorruptionError, NothingVerified, UsageError
+from journal.journal import Journal
+from journal.urls import redacted
+from recovery.bisected import RECORD, Bisection
+from recovery.divergence import Divergence
+from recovery.loading import EngineArgument, engine_factory, engine_spec
+from recovery.report import DAMAGED, DIVERGED, NOTHING
+from recovery.verification import Progress, verify
+from snapshots.store import SnapshotStore
+
+
+def bisect(
+    engine: EngineArgument | None,
+    journal: str | Journal,
+    snapshots: str | SnapshotStore | None = None,
+    *,
+    against: str | None = None,
+    other_journal: str | Journal | None = None,
+    jobs: int = 1,
+    **options: Any,
+) -> Divergence | None:
+    """The first divergence; None where there is none.  The arguments are ``find_divergence``'s.
+
+    CorruptionError where damage leaves it unknown, NothingVerified where there was nothing to compare.
+    """
+    found = find_divergence(
+        engine,
+        journal,
+        snapshots,
+        against=against,
+        other_journal=other_journal,
+        jobs=jobs,
+        **options,
+    )
+    if found.verdict == DAMAGED and not (found.first_divergence is not None and found.proven):
+        raise CorruptionError(f"what comes first is not known: {found.damage}", hint="run: recovery check")
+    if found.verdict == NOTHING:
+        raise NothingVerified("there was nothing to compare: the range holds no command")
+    return found.first_divergence
+
+
+def find_divergence(
+    engine: EngineArgument | None,
+    journal: str | Journal,
+    snapshots: str | SnapshotStore | None = None,
+    *,
+    against: str | None = None,
+    against_app_dir: str | None = None,
+    other_journal: str | Journal | None = None,
+    other_stream: str | None = None,
+    jobs: int = 1,
+    stream: str = "main",
+    after: int | None = None,
+    until: int | None = None,
+    app_dir: str = ".",
+    progress: Progress | None = None,
+) -> Bisection:
+    """What ``bisect`` finds, with how it was found and what it rests on.
+
+    ``after`` and ``until`` are the range looked at.  Two engines run in processes of their own, so they are
+    named by strings, as the journal and its images then must be; ``against_app_dir`` is where the other engine's module is
+    looked for, where it is elsewhere.
+    Two journals need no engine; with one, rows have the names of their fields.  ``progress`` is told (done, all).
+    """
+    asked = [name for name, given in (("against", against), ("other_journal", other_journal)) if given is not None]
+    if len(asked) > 1:
+        raise UsageError(f"{asked[0]} and {asked[1]} are two questions", hint="ask one at a time")
+    began = time.perf_counter()
+    if other_journal is not None:
+        from recovery.parted_journals import compare_journals
+
+        found = compare_journals(
+            journal,
+            other_journal,
+            stream=stream,
+            other_stream=other_stream,
+            after=after,
+            until=until,
+            engine=engine,
+            app_dir=app_dir,
+        )
+    elif engine is None:
+        raise UsageError("no engine is named", hint="say --engine MODULE:ATTR, or set RECOVERY_ENGINE")
+    elif against is not None:
+        from recovery.parted_engines import compare_engines
+
+        found = compare_engines(
+            *_strings(engine, against, journal),
+            snapshots if isinstance(snapshots, str) else None,
+            stream=stream,
+            after=after,
+            until=until,
+            app_dir=app_dir,
+            against_app_dir=against_app_dir,
+            progress=progress,
+        )
+    else:
+        found = _in_record(engine, journal, snapshots, jobs, stream, after, until, app_dir, progress)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def _strings(engine: EngineArgument, against: str, journal: str | Journal) -> tuple[str, str, str]:
+    """What other processes are given; UsageError where it is no name."""
+    if not isinstance(engine, str):
+        engine = engine_spec(engine_factory(engine)) or engine
+    for what, given in (("engine", engine), ("other engine", against), ("journal", journal)):
+        if not isinstance(given, str) or given.startswith("memory:"):
+            raise UsageError(
+                f"each engine runs in a process of its own, which cannot find this {what}: {given!r}",
+                hint='name the engines as "module:attr", and the journal by the URL of a file or a server',
+            )
+    return str(engine), against, str(journal)
+
+
+def _in_record(
+    engine: EngineArgument,
+    journal: str | Journal,
+    snapshots: str | SnapshotStore | None,
+    jobs: int,
+    stream: str,
+    after: int | None,
+    until: int | None,
+    app_dir: str,
+    progress: Progress | None,
+) -> Bisection:
+    """The first command that this code does otherwise than it is recorded."""
+    reached = 0
+
+    def tell(done: int, everything: int) -> None:
+        nonlocal reached
+        reached = done
+        if progress is not None:
+            progress(done, everything)
+
+    report = verify(
+        engine,
+        journal,
+        snapshots,
+        jobs=jobs,
+        stream=stream,
+        after=after,
+        until=until,
+        app_dir=app_dir,
+        progress=tell,
+    )
+    first = report.divergences[0] if report.divergences else None
+    before = report.commands if first is None else first.command_id - report.first
+    # Each command of the range up to the divergence was executed, or what is missing is named under not_checked.
+    proven = report.verdict != NOTHING and (first is None or report.commands == before + 1)
+    proven = proven and (report.verdict != DAMAGED or first is not None)
+    if report.verdict == NOTHING:
+        evidence = "no command was compared"
+    elif proven:
+        evidence = (
+            f"each of the {before} commands {'before it ' if first else ''}was executed, and agrees with its record"
+        )
+    else:
+        evidence = "not every command before it could be replayed"
+    return Bisection(
+        RECORD,
+        DIVERGED if first is not None and proven else report.verdict,
+        first,
+        max(report.commands, reached - report.first + 1) if report.commands else 0,
+        report.segments,
+        False,
+        evidence,
+        (
+            f"the record in {redacted(journal) if isinstance(journal, str) else journal.store.location}",
+            f"{report.engine} as it is here",
+        ),
+        proven=proven,
+        not_checked=tuple(line for line in report.not_checked if first is None or not line.endswith("stopped there")),
+        damage=report.damage,
+        engine=report.engine,
+    )
