@@ -53,6 +53,7 @@ EXISTS (SELECT FROM engine_epochs WHERE stream = %(stream)s) OR
 EXISTS (SELECT FROM engine_journal WHERE stream = %(stream)s)"""
 _LAST: Final = "(SELECT command_id FROM engine_journal WHERE stream = {stream} ORDER BY command_id DESC LIMIT 1)"
 _FENCE: Final = f"SELECT claim, epoch, coalesce({_LAST}, 0) FROM engine_streams WHERE stream = {{stream}}"
+_BEGIN: Final = f"BEGIN; {_FENCE} FOR SHARE"
 _COPY: Final = f"COPY engine_journal (stream, {COLUMNS}) FROM STDIN (FORMAT binary)"
 # A takeover under way changes the fence's row: this waits for it, looks again, and then finds no row to write beside.
 _LONE: Final = f"""\
@@ -344,7 +345,7 @@ class PostgresStore(SqlJournalStore):
         """Begin a transaction and hold the stream's row; its claim, epoch and last command.  One round trip."""
         query = self._fences.get(stream)
         if query is None:
-            text = sql.SQL(f"BEGIN; {_FENCE} FOR SHARE").format(stream=sql.Literal(stream))
+            text = sql.SQL(_BEGIN).format(stream=sql.Literal(stream))
             query = self._fences[stream] = text.as_bytes(db)
         with db.execute(query) as cursor:
             cursor.nextset()

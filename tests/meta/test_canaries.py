@@ -14,16 +14,17 @@ from journal.delivery import Delivery, Message
 from journal.errors import RecoveryError
 from journal.files import NewFile
 from journal.journal import Journal
+from journal.postgres_schema import migrate
 from journal.recorder import Recorder
 from journal.records import Entry
-from journal.stores import sqlite, wal_writer
+from journal.stores import postgres, sqlite, wal_writer
 from journal.testing.power_cut import PowerCutDisk, PowerCutFile
 from journal.testing.power_cut_sqlite import Inode, SqliteDisk
 from tests.crash import test_file_faults as faults
 from tests.crash import test_power_cut_snapshots as on_dir
 from tests.crash import test_power_cut_sqlite as on_sqlite
 from tests.crash import test_power_cut_wal as on_wal
-from tests.unit import test_journal, test_outbox, test_projections
+from tests.unit import test_journal, test_outbox, test_postgres_store, test_projections, test_unknown_outcome
 
 # One sync left out, under dir:
 
@@ -273,3 +274,27 @@ def test_tables_written_apart_from_the_entries_are_found(tmp_path: Path, monkeyp
     monkeypatch.setattr(sqlite.SqliteStore, "append", apart)
     with pytest.raises((AssertionError, RecoveryError)):
         test_projections.guard_together(f"sqlite:{tmp_path}/journal.db")
+
+
+# The fence of PostgreSQL read without its lock, and an unknown commit resolved without a new epoch
+
+
+@pytest.mark.parametrize(("constant", "count"), [("_BEGIN", 3), ("_LONE", 1)])
+def test_a_fence_that_is_not_read_for_share_is_found(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, constant: str, count: int
+) -> None:
+    migrate(postgres_url)
+    monkeypatch.setattr(postgres, constant, getattr(postgres, constant).replace(" FOR SHARE", ""))
+    with (
+        test_postgres_store.writing(postgres_url) as store,
+        pytest.raises(AssertionError, match="not read FOR SHARE"),
+    ):
+        test_postgres_store.test_an_append_that_waits_for_a_takeover_writes_nothing(postgres_url, store, count)
+
+
+def test_an_unknown_commit_resolved_without_a_new_epoch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = test_unknown_outcome.test_every_command_is_recorded_once_and_answered
+    guard("with a new epoch", [False])
+    monkeypatch.setattr(Recorder, "_renew_epoch", lambda self: None)
+    with pytest.raises((AssertionError, RecoveryError)):
+        guard("without", [False])

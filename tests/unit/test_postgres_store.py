@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -43,11 +43,18 @@ def url(postgres_url: str) -> str:
     return postgres_url
 
 
-@pytest.fixture
-def store(url: str) -> Iterator[PostgresStore]:
+@contextmanager
+def writing(url: str) -> Iterator[PostgresStore]:
+    """A store opened for write on a stream with one epoch."""
     with closing(PostgresStore.open_for_write(url, STREAM)) as store:
         store.create(STREAM, b"identity")
         store.append_epoch(STREAM, 1, b"epoch 1")
+        yield store
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[PostgresStore]:
+    with writing(url) as store:
         yield store
 
 
@@ -139,11 +146,12 @@ def test_an_append_that_waits_for_a_takeover_writes_nothing(url: str, store: Pos
 
     thread = threading.Thread(target=append)
     thread.start()
-    time.sleep(0.3)
-    assert not outcome, "the fence is not read FOR SHARE"
+    thread.join(0.3)
+    waits = thread.is_alive()
     taking.commit()
     taking.close()
     thread.join(30)
+    assert waits, "the fence is not read FOR SHARE"
     assert [type(error) for error in outcome] == [WriterFenced]
     assert store.last(STREAM) is None
 
