@@ -58,11 +58,11 @@ def emit_pytest(
 ) -> Shrunk:
     """Write the test of the divergence at a command to ``path``, a ``.py`` file, and its history beside it.
 
-    UsageError where the divergence cannot be shown again, or ``path`` is no Python file.
+    UsageError where the divergence cannot be shown again, or ``path`` is not named ``test_NAME.py``.
     """
     root, suffix = os.path.splitext(path)
-    if suffix != ".py":
-        raise UsageError(f"{path} is no Python file", hint="say --emit-pytest tests/test_NAME.py")
+    if suffix != ".py" or not os.path.basename(path).startswith("test_"):
+        raise UsageError(f"{path} is no test that pytest collects", hint="say --emit-pytest tests/test_NAME.py")
     try:
         shrunk = shrink(
             engine,

@@ -186,8 +186,8 @@ class ReplayItem(pytest.Item):
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> HistoryFile | None:
-    """``*.journal``, but for one that lies beside a test of its name: that is the test's (recovery/emitted_test.py)."""
-    if file_path.suffix != SUFFIX or file_path.with_suffix(".py").exists():
+    """``*.journal``, but for ``test_NAME.journal`` beside ``test_NAME.py``: that is the test's (recovery/emitted_test.py)."""
+    if file_path.suffix != SUFFIX or (file_path.name.startswith("test_") and file_path.with_suffix(".py").exists()):
         return None
     return HistoryFile.from_parent(parent, path=file_path)
 

@@ -161,6 +161,29 @@ def test_blocks_that_changed_places_are_noticed(tmp_path: Path) -> None:
         read_all(path)
 
 
+def test_a_block_of_another_history_is_noticed(tmp_path: Path) -> None:
+    """One of the same commands and the same size: each is whole, and only the seal over both tells them apart."""
+    header = HistoryHeader(_identity(), (_epoch(1),), 0, False)
+    wholes = []
+    for epoch in (1, 2):
+        # Noise, so that both compress to the same size.
+        rows = [("put", None, n, values.encode(random.Random(n * epoch).randbytes(300)), False) for n in range(1, 7)]
+        rest = (values.encode(1), values.encode(()), None, None, None, bytes(16), bytes(64), False, 1, 0, 0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(history_file, "BLOCK_BYTES", 500)
+            wholes.append(b"".join(write_history(header, entries_of([(*row, *rest) for row in rows], 1))))
+    ours, theirs = wholes
+    path = tmp_path / "a.journal"
+    path.write_bytes(ours)
+    file = HistoryFile(str(path))
+    second, third = file.blocks[1].offset, file.blocks[2].offset
+    file.close()
+    assert len(ours) == len(theirs)
+    path.write_bytes(ours[:second] + theirs[second:third] + ours[third:])
+    with pytest.raises(CorruptionError):
+        read_all(path)
+
+
 @pytest.mark.parametrize("value", [1, None, "text", b"bytes", (1,), True, 1.5])
 @pytest.mark.parametrize("field", Entry._fields)
 def test_a_forged_entry_of_other_types_is_damage(tmp_path: Path, field: str, value: object) -> None:

@@ -82,6 +82,10 @@ def test_a_failure_shows_the_finding(shop: Pytest, pytester: pytest.Pytester) ->
     assert 'name="recovery_divergence" value="23"' in (pytester.path / "junit.xml").read_text()
     assert (pytester.path / "shop.journal").read_bytes() == before
     assert "Traceback" not in result.stdout.str()
+    result = shop("--recovery-evidence", "bundles")
+    (bundle,) = (pytester.path / "bundles").iterdir()
+    result.stdout.fnmatch_lines([f"*bundle: bundles/{bundle.name}"])
+    assert bundle.name.startswith("shop-23-pytest-")
 
 
 def test_a_live_journal_is_replayed_too(shop: Pytest, pytester: pytest.Pytester) -> None:

@@ -179,8 +179,9 @@ def test_what_does_not_show_again_is_not_made_a_test(workshop: Workshop) -> None
     with pytest.raises(UsageError, match="does not show again") as refused:
         workshop.emit("good:Shop", 15)
     assert refused.value.hint
-    with pytest.raises(UsageError, match=r"no Python file"):
-        emit_pytest("it.txt", engine="good:Shop", journal="sqlite:j.db", snapshots="dir:s", command_id=1)
+    for name in ("test_it.txt", "it.py"):
+        with pytest.raises(UsageError, match="no test that pytest collects"):
+            emit_pytest(name, engine="good:Shop", journal="sqlite:j.db", snapshots="dir:s", command_id=1)
     assert not Path("test_it.py").exists()
 
 
