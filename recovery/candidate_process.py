@@ -58,7 +58,8 @@ class Answer(NamedTuple):
 class Side:
     """An engine in another process, with these variables in its environment.
 
-    ``restored``: the state is taken down and put up again before the last command.
+    ``restored``: the state is taken down and put up again before the last command.  ``hidden`` is a folder whose modules it
+    must not see: that of another revision of the same module.
     """
 
     def __init__(
@@ -70,15 +71,22 @@ class Side:
         digest_every: int,
         environment: Mapping[str, str] = MappingProxyType({}),
         restored: bool = False,
+        hidden: str = "",
     ) -> None:
         self.engine = engine
         self.environment = environment
         self._restored = restored
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "recovery.candidate_process", json.dumps([engine, app_dir, seed, digest_every])],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "recovery.candidate_process",
+                json.dumps([engine, app_dir, seed, digest_every]),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_path(hidden)), **environment},
         )
 
     def run(self, candidate: Candidate) -> Answer:
@@ -107,6 +115,12 @@ class Side:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _path(hidden: str) -> list[str]:
+    """Where a child looks for modules: as this process does, but for a folder that is hidden."""
+    folders = [os.path.abspath(folder) for folder in sys.path]
+    return [folder for folder in folders if not hidden or folder != os.path.abspath(hidden)]
 
 
 def _send(file: BinaryIO | Any, document: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ all begins at 1, where it shows it there too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -85,6 +86,7 @@ class _Case(NamedTuple):
         *,
         environment: Mapping[str, str] | None = None,
         restored: bool = False,
+        hidden: str = "",
     ) -> Side:
         return Side(
             engine or self.engine,
@@ -93,6 +95,7 @@ class _Case(NamedTuple):
             digest_every=self.identity.digest_every,
             environment=environment or {},
             restored=restored,
+            hidden=hidden,
         )
 
 
@@ -122,9 +125,11 @@ def shrink(
         case = _Case(reader, catalog, reader.identity, epochs, entry, engine, app_dir)
         with ExitStack() as sides:
             if against:
+                theirs = against_app_dir or app_dir
+                apart = os.path.abspath(theirs) != os.path.abspath(app_dir)
                 pair = (
-                    sides.enter_context(case.side()),
-                    sides.enter_context(case.side(against, against_app_dir or app_dir)),
+                    sides.enter_context(case.side(hidden=theirs if apart else "")),
+                    sides.enter_context(case.side(against, theirs, hidden=app_dir if apart else "")),
                 )
                 return _by_two(case, TWO_ENGINES, pair, path, runs_max)
             return _by_itself(case, sides, path, runs_max)

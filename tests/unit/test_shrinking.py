@@ -149,6 +149,17 @@ def test_against_another_engine_only_what_matters_is_kept(workshop: Workshop) ->
     assert workshop.outcome("good", "bad").returncode == 0
 
 
+def test_against_another_revision_of_the_same_module(workshop: Workshop) -> None:
+    """Each side sees its own folder, whatever this process has on its path."""
+    workshop.record("good:Shop", puts(60))
+    Path("former").mkdir()
+    Path("former/good.py").write_bytes(Path("good.py").read_bytes())
+    workshop.write("good", SHOP, **GOOD | {"condition": "False"})
+    shrunk = workshop.emit("good:Shop", 50, against="good:Shop", against_app_dir="former")
+    assert (shrunk.judge, shrunk.commands, shrunk.rows, shrunk.exact) == (TWO_ENGINES, 1, 1, True)
+    assert workshop.outcome().returncode == 1
+
+
 def test_what_two_hash_seeds_part_is_shrunk_with_two_hash_seeds(workshop: Workshop) -> None:
     workshop.write("bad", SHOP, **GOOD | {"answer": "[*{str(n) for n in range(9)}][0] if self.stock[item] > 1 else ''"})
     workshop.record("bad:Shop", puts(60))
