@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recovery.divergence import Divergence
+from recovery.plain_text import visible
 from recovery.report import DAMAGED, DIVERGED, NOTHING, SCHEMA_VERSION, VERIFIED
 
 RECORD: Final = "recorded history"
@@ -79,6 +80,7 @@ class Bisection:
         lines = [
             f"{words[self.verdict]}: {self.method}, {self.steps} steps, "
             f"{self.commands_replayed} commands replayed in {self.seconds:.1f} s",
+            *self._commit_lines(),
             f"  recorded: {self.sides[0]}",
             f"  replayed: {self.sides[1]}",
             f"  evidence: {self.evidence}",
@@ -88,3 +90,11 @@ class Bisection:
         lines += [f"  damage: {self.damage}"] if self.damage else []
         lines += [str(self.first_divergence)] if self.first_divergence is not None else []
         return "\n".join(lines)
+
+    def _commit_lines(self) -> list[str]:
+        if "first_bad_commit" not in self.details:
+            return []
+        if self.details["first_bad_commit"] is None:
+            return ["  the first bad commit is one of:", *(f"    {each}" for each in self.details["candidates"])]
+        commit = self.details["commit"]
+        return [visible(f"  first bad commit: {commit['hash']}, {commit['author_date']}, {commit['subject']}")]

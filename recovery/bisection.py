@@ -1,10 +1,12 @@
 """bisect(): the first command at which two runs of one history part, down to the field.
 
-Three questions, by what is given besides the engine and its journal:
+Four questions, by what is given besides the engine and its journal:
 
 * nothing: at which command does this code first do other than what is recorded?
 * ``against``: at which recorded command do two engines first do two things?  (recovery/parted_engines.py)
 * ``other_journal``: at which command do two recorded histories part?  (recovery/parted_journals.py)
+* ``good`` and ``bad``: which commit of the engine's repository is the first that does other than what is recorded, and at
+  which command?  (recovery/first_bad_commit.py)
 
 Halving alone proves something only where the evidence is monotone.  A chain is: once two differ they differ for good.  What an
 engine does is not: a bug may show once, and a state that went astray may come back.  So the *first* divergence of an engine
@@ -16,6 +18,7 @@ them has.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +40,8 @@ def bisect(
     *,
     against: str | None = None,
     other_journal: str | Journal | None = None,
+    good: str | None = None,
+    bad: str | None = None,
     jobs: int = 1,
     **options: Any,
 ) -> Divergence | None:
@@ -50,6 +55,8 @@ def bisect(
         snapshots,
         against=against,
         other_journal=other_journal,
+        good=good,
+        bad=bad,
         jobs=jobs,
         **options,
     )
@@ -69,80 +76,78 @@ def find_divergence(
     against_app_dir: str | None = None,
     other_journal: str | Journal | None = None,
     other_stream: str | None = None,
+    good: str | None = None,
+    bad: str | None = None,
     jobs: int = 1,
     stream: str = "main",
     after: int | None = None,
     until: int | None = None,
     app_dir: str = ".",
+    explain: bool = True,
     progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Bisection:
     """What ``bisect`` finds, with how it was found and what it rests on.
 
-    ``after`` and ``until`` are the range looked at.  Two engines run in processes of their own, so they are
+    ``after`` and ``until`` are the range looked at.  Two engines and two revisions run in processes of their own, so they are
     named by strings, as the journal and its images then must be; ``against_app_dir`` is where the other engine's module is
-    looked for, where it is elsewhere.
-    Two journals need no engine; with one, rows have the names of their fields.  ``progress`` is told (done, all).
+    looked for, where it is elsewhere.  ``good`` and ``bad`` are names of commits in the git repository that holds ``app_dir``.
+    Two journals need no engine; with one, rows have the names of their fields.  ``explain=False`` does not look for why, which
+    takes some seconds in processes of its own, where the engine is compared with the record.  ``progress`` is told (done, all),
+    ``told`` of each revision that was judged, in a line.
     """
     asked = [name for name, given in (("against", against), ("other_journal", other_journal)) if given is not None]
+    asked += ["good"] if good is not None or bad is not None else []
     if len(asked) > 1:
         raise UsageError(f"{asked[0]} and {asked[1]} are two questions", hint="ask one at a time")
+    if (good is None) != (bad is None):
+        raise UsageError("one revision is given", hint="name both: --good REV --bad REV")
     began = time.perf_counter()
+    there: dict[str, Any] = {"stream": stream, "after": after, "until": until, "app_dir": app_dir}
+    images = snapshots if isinstance(snapshots, str) else None
     if other_journal is not None:
         from recovery.parted_journals import compare_journals
 
-        found = compare_journals(
-            journal,
-            other_journal,
-            stream=stream,
-            other_stream=other_stream,
-            after=after,
-            until=until,
-            engine=engine,
-            app_dir=app_dir,
-        )
+        found = compare_journals(journal, other_journal, other_stream=other_stream, engine=engine, **there)
     elif engine is None:
         raise UsageError("no engine is named", hint="say --engine MODULE:ATTR, or set RECOVERY_ENGINE")
     elif against is not None:
         from recovery.parted_engines import compare_engines
 
+        named = _names(engine, journal)
         found = compare_engines(
-            *_strings(engine, against, journal),
-            snapshots if isinstance(snapshots, str) else None,
-            stream=stream,
-            after=after,
-            until=until,
-            app_dir=app_dir,
-            against_app_dir=against_app_dir,
-            progress=progress,
+            named[0], against, named[1], images, against_app_dir=against_app_dir, progress=progress, **there
+        )
+    elif good is not None and bad is not None:
+        from recovery.first_bad_commit import find_first_bad_commit
+
+        found = find_first_bad_commit(
+            *_names(engine, journal), images, good=good, bad=bad, jobs=jobs, progress=progress, told=told, **there
         )
     else:
-        found = _in_record(engine, journal, snapshots, jobs, stream, after, until, app_dir, progress)
+        found = _in_record(engine, journal, snapshots, progress, **there, jobs=jobs, explain=explain)
     return replace(found, seconds=time.perf_counter() - began)
 
 
-def _strings(engine: EngineArgument, against: str, journal: str | Journal) -> tuple[str, str, str]:
-    """What other processes are given; UsageError where it is no name."""
+def _names(engine: EngineArgument, journal: str | Journal) -> tuple[str, str]:
+    """The engine and the journal as other processes are given them; UsageError where they cannot find it."""
     if not isinstance(engine, str):
         engine = engine_spec(engine_factory(engine)) or engine
-    for what, given in (("engine", engine), ("other engine", against), ("journal", journal)):
+    for what, given in (("engine", engine), ("journal", journal)):
         if not isinstance(given, str) or given.startswith("memory:"):
             raise UsageError(
-                f"each engine runs in a process of its own, which cannot find this {what}: {given!r}",
-                hint='name the engines as "module:attr", and the journal by the URL of a file or a server',
+                f"the code runs in processes of its own, which cannot find this {what}: {given!r}",
+                hint='name the engine as "module:attr", and the journal by the URL of a file or a server',
             )
-    return str(engine), against, str(journal)
+    return str(engine), str(journal)
 
 
 def _in_record(
     engine: EngineArgument,
     journal: str | Journal,
     snapshots: str | SnapshotStore | None,
-    jobs: int,
-    stream: str,
-    after: int | None,
-    until: int | None,
-    app_dir: str,
     progress: Progress | None,
+    **options: Any,
 ) -> Bisection:
     """The first command that this code does otherwise than it is recorded."""
     reached = 0
@@ -153,17 +158,7 @@ def _in_record(
         if progress is not None:
             progress(done, everything)
 
-    report = verify(
-        engine,
-        journal,
-        snapshots,
-        jobs=jobs,
-        stream=stream,
-        after=after,
-        until=until,
-        app_dir=app_dir,
-        progress=tell,
-    )
+    report = verify(engine, journal, snapshots, progress=tell, **options)
     first = report.divergences[0] if report.divergences else None
     before = report.commands if first is None else first.command_id - report.first
     # Each command of the range up to the divergence was executed, or what is missing is named under not_checked.

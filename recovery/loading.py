@@ -80,6 +80,16 @@ def imported(spec: str, app_dir: str, *, option: str = "--engine") -> Any:
     return found
 
 
+def require_within(spec: str, folder: str) -> None:
+    """Raise EngineImportError unless an engine's module, which is loaded, is of a file in a folder."""
+    found = os.path.realpath(_origin(spec.partition(":")[0]))
+    if not found.startswith(os.path.join(os.path.realpath(folder), "")):
+        raise EngineImportError(
+            f"{spec} is loaded from {found}, and not from {folder}",
+            hint="say --app-dir DIR, the folder of its module in the repository; or do not install it where this runs",
+        )
+
+
 def _broken(module_name: str, error: Exception) -> EngineImportError:
     frames = traceback.extract_tb(error.__traceback__)
     where = next(

@@ -67,7 +67,7 @@ class Segments:
     """Replays tasks, which are segments in order, each beginning where the one before ends.
 
     ``waiting`` is called now and then, ``done`` with each segment's outcome.  With ``first_only`` nothing is replayed
-    behind a segment with a divergence.
+    behind a segment with a divergence.  ``again`` replays a segment whose worker died; None: a process of its own here.
     """
 
     def __init__(
@@ -77,11 +77,13 @@ class Segments:
         first_only: bool,
         waiting: Callable[[], None],
         done: Callable[[Outcome], None],
+        again: Executor | None = None,
     ) -> None:
         self._executor = executor
         self._first_only = first_only
         self._waiting = waiting
         self._done = done
+        self._again = again
         self._found: dict[tuple[int, int], Outcome | RecoveryError] = {}
 
     def replay(self, tasks: Sequence[Task]) -> list[tuple[Task, Outcome | WorkerLost]]:
@@ -132,7 +134,9 @@ class Segments:
 
     def _replay(self, tasks: Sequence[Task]) -> None:
         lost = self._replay_on(self._executor, tasks)
-        if lost:
+        if lost and self._again is not None:
+            self._replay_on(self._again, lost)
+        elif lost:
             with _one_at_a_time() as again:
                 self._replay_on(again, lost)
 

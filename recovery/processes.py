@@ -94,13 +94,25 @@ def _ended(code: int) -> str:
 
 
 class SpawnedProcesses(Executor):
-    """``jobs`` processes at a time.  Takes ``replay_segment`` and a task; ``told`` hears of the progress of all."""
+    """``jobs`` processes at a time.  Takes ``replay_segment`` and a task; ``told`` hears of the progress of all.
 
-    def __init__(self, jobs: int, *, told: Told | None = None) -> None:
+    ``cwd`` and ``variables`` as of ``replay_elsewhere``.
+    """
+
+    def __init__(
+        self,
+        jobs: int,
+        *,
+        told: Told | None = None,
+        cwd: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="segment")
         self._children: dict[Future[Any], subprocess.Popen[str]] = {}
         self._lock = threading.Lock()
         self._told = told
+        self._cwd = cwd
+        self._variables = variables
         self._stopped = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -116,7 +128,13 @@ class SpawnedProcesses(Executor):
             return
         try:
             future.set_result(
-                replay_elsewhere(task, told=self._told, started=lambda child: self._started(future, child))
+                replay_elsewhere(
+                    task,
+                    told=self._told,
+                    cwd=self._cwd,
+                    variables=self._variables,
+                    started=lambda child: self._started(future, child),
+                )
             )
         except BaseException as error:
             future.set_exception(error)

@@ -24,6 +24,7 @@ from recovery.divergence import Divergence
 from recovery.guard import OFF, guarded
 from recovery.images import place
 from recovery.replayer import CHECKS, Replayer, Span
+from recovery.segments import plan
 from recovery.stepper import Factory, Stepper, TableStepper, make_stepper, pinned_decimals
 from snapshots.catalog import Catalog
 
@@ -135,6 +136,23 @@ def _both(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> dict[st
 
 def _span(span: Span) -> list[int]:
     return [span.count, span.first, span.last]
+
+
+def cut_in_ranges(wanted: Range, journal: Journal, catalog: Catalog | None, workers: int) -> list[Range]:
+    """The ranges that so many workers replay at the same time instead of one, in order; that one where cutting does not pay."""
+    identity = journal.identity
+    try:
+        known = {each.command_id: each.name for each in anchors(catalog, journal, identity.engine)}
+    except CorruptionError:
+        return [wanted]
+    can_fold = identity.changes == "rows" and not identity.digest_every
+    segments = plan(wanted.after, wanted.until, list(known), jobs=workers, can_fold=can_fold)
+    first = wanted._replace(until=segments[0].until)
+    others = [
+        wanted._replace(after=each.after, until=each.until, start=None, cut=True, image=known.get(each.after, ""))
+        for each in segments[1:]
+    ]
+    return [first, *others]
 
 
 class RangeReplay:

@@ -7,6 +7,7 @@ The task (all of it plain, so that any executor can carry it and nothing executa
     snapshots  URL; empty for none                 keep_going     go on after a divergence
     stream     name                                start          as verify's; None for the default
     app_dir    where the engine's module is        cut, image, guard   as recovery/range_replay.py's Range
+    within     a folder that the engine's module must be loaded from; empty for any
 
 The answer is ``{"outcome": …}``, an ``Outcome.to_dict()``, or ``{"error": {"kind", "message", "hint"}}``, with ``kind`` the name
 of a class of journal/errors.py.  All but ``engine``, ``journal``, ``after`` and ``until`` may be left out.
@@ -30,7 +31,7 @@ from journal.errors import RecoveryError, UnavailableError, WorkerLost
 from journal.journal import Journal
 from journal.urls import open_reader
 from recovery.images import open_catalog
-from recovery.loading import code_revision, engine_factory
+from recovery.loading import code_revision, engine_factory, require_within
 from recovery.range_replay import Outcome, Progress, Range, RangeReplay
 
 DEFAULTS: Final[dict[str, Any]] = {
@@ -43,6 +44,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "cut": False,
     "image": "",
     "guard": "off",
+    "within": "",
 }
 
 
@@ -76,6 +78,8 @@ def error_answer(error: Exception) -> dict[str, Any]:
 
 def _replayed(task: dict[str, Any], progress: Progress) -> Outcome:
     factory = engine_factory(task["engine"], app_dir=task["app_dir"])
+    if task["within"]:
+        require_within(task["engine"], task["within"])
     with Journal(open_reader(task["journal"]), task["stream"]) as journal:
         catalog = open_catalog(task["snapshots"] or None, task["stream"])
         replay = RangeReplay(factory, journal, catalog, revision=code_revision(factory), progress=progress)

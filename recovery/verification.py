@@ -28,9 +28,9 @@ from recovery.images import images_beside, open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
 from recovery.perturbation import Place
 from recovery.perturbed_range import perturbed
-from recovery.range_replay import Outcome, Range, RangeReplay
+from recovery.range_replay import Outcome, Range, RangeReplay, cut_in_ranges
 from recovery.report import Report
-from recovery.segments import Segment, plan
+from recovery.segments import Segment
 from recovery.stepper import Factory, engine_versions
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
@@ -54,6 +54,7 @@ def verify(
     keep_going: bool = False,
     compare: bool = True,
     perturb: bool = False,
+    explain: bool = True,
     app_dir: str = ".",
     guard: str = OFF,
     progress: Progress | None = None,
@@ -65,7 +66,8 @@ def verify(
     "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
     judged too, and the verdict is "damaged".  What could not be opened is raised.  ``perturb`` replays what verified under
-    other conditions too, in child processes (recovery/perturbed_range.py).
+    other conditions too, in child processes (recovery/perturbed_range.py).  ``explain=False`` leaves out the
+    experiments, in child processes too, that look for why a command diverges.
     Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
     line diverges there.
 
@@ -73,13 +75,7 @@ def verify(
     any ``concurrent.futures.Executor`` or ``"dask:ADDRESS"``, its workers do.  They are given strings, so the journal, the
     images and the engine must be named by such.  What is found does not depend on it.
     """
-    if mode not in ("execute", "redo"):
-        raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
-    check_mode(guard)
-    if perturb and not (compare and mode == "execute"):
-        raise UsageError("perturbation runs the commands and compares", hint="leave out --no-verify and --mode redo")
-    if type(jobs) is not int or jobs < 1:
-        raise UsageError(f"jobs is {jobs!r}; it is a number of processes, at least 1")
+    _require_sense(mode, compare, perturb, explain, guard, jobs)
     began = time.perf_counter()
     snapshots = images_beside(journal, snapshots)
     factory = engine_factory(engine, app_dir=app_dir)
@@ -100,10 +96,25 @@ def verify(
         else:
             verification.replay_here()
         found = verification.report(began)
-        return _explained(found, named, reader, verification.begun, perturb=perturb, guard=guard)
+        # A process of its own would run the engine without the guard that stopped it here.
+        elsewhere = explain and guard != STRICT
+        return _explained(found, named, reader, verification.begun, perturb=perturb, elsewhere=elsewhere)
     finally:
         if isinstance(journal, str):
             reader.close()
+
+
+def _require_sense(mode: str, compare: bool, perturb: bool, explain: bool, guard: str, jobs: int) -> None:
+    """UsageError where the arguments of ``verify`` say nothing, or two things."""
+    if mode not in ("execute", "redo"):
+        raise UsageError(f'mode is {mode!r}; it is "execute" or "redo"')
+    check_mode(guard)
+    if perturb and not explain:
+        raise UsageError("perturbation is an explanation", hint="leave out explain=False")
+    if perturb and not (compare and mode == "execute"):
+        raise UsageError("perturbation runs the commands and compares", hint="leave out --no-verify and --mode redo")
+    if type(jobs) is not int or jobs < 1:
+        raise UsageError(f"jobs is {jobs!r}; it is a number of processes, at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +247,7 @@ class _Verification:
 
         counted = executor is None
         with opened_executor(executor, jobs, self._count) as (found, workers):
-            ranges = self._planned(workers)
+            ranges = cut_in_ranges(self._range, self._journal, self._catalog, workers)
             if len(ranges) < 2:
                 return self.replay_here()
             segments = Segments(
@@ -258,21 +269,6 @@ class _Verification:
 
     def _count(self, count: int) -> None:
         self._replayed += count
-
-    def _planned(self, workers: int) -> list[Range]:
-        identity, wanted = self._journal.identity, self._range
-        try:
-            known = {each.command_id: each.name for each in anchors(self._catalog, self._journal, identity.engine)}
-        except CorruptionError:
-            return [wanted]
-        can_fold = identity.changes == "rows" and not identity.digest_every
-        segments = plan(wanted.after, wanted.until, list(known), jobs=workers, can_fold=can_fold)
-        first = wanted._replace(until=segments[0].until)
-        others = [
-            wanted._replace(after=each.after, until=each.until, start=None, cut=True, image=known.get(each.after, ""))
-            for each in segments[1:]
-        ]
-        return [first, *others]
 
     def _join(self, found: list[tuple[dict[str, Any], Outcome | WorkerLost]]) -> None:
         """Put the segments' outcomes together, and see that each ends where the next begins."""
@@ -361,15 +357,15 @@ class _Verification:
 
 
 def _explained(
-    found: Report, named: _Named, reader: Journal, begun: dict[int, int], *, perturb: bool, guard: str
+    found: Report, named: _Named, reader: Journal, begun: dict[int, int], *, perturb: bool, elsewhere: bool
 ) -> Report:
     """The report with what other conditions showed, why each divergence happened, and what to type to see it again.
 
-    ``begun`` has, by the first divergence of each segment, the command after which the segment began to execute.
+    ``begun`` has, by the first divergence of each segment, the command after which the segment began to execute;
+    ``elsewhere`` says whether it may be executed in other processes.
     """
     there = Place.of(named.engine, named.journal, stream=reader.stream, snapshots=named.images, app_dir=named.app_dir)
-    # A process of its own would run the engine without the guard that stopped it here.
-    there = None if guard == STRICT else there
+    there = there if elsewhere else None
     found = perturbed(found, there) if perturb else found
     divergences = list(explained(found.divergences, there, seconds=None if perturb else QUICK_S))
     if there is not None:

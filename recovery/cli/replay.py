@@ -68,7 +68,7 @@ def command(
     recovery replay --emit-pytest tests/test_divergence.py
     """
     found = take(asked)
-    report = _replayed(found, asked, compare=verify, quiet=quiet)
+    report = _replayed(found, asked, compare=verify, explain=not git_bisect or asked["perturb"], quiet=quiet)
     document = report.to_dict()
     if as_json:
         show_json(document)
@@ -82,7 +82,7 @@ def command(
     return report.exit_code(strict=strict) if verify else 0
 
 
-def _replayed(found: Settings, asked: dict[str, Any], *, compare: bool, quiet: bool) -> Report:
+def _replayed(found: Settings, asked: dict[str, Any], *, compare: bool, explain: bool, quiet: bool) -> Report:
     """Replay what was asked for."""
     from journal.errors import UsageError
     from recovery import open_journal
@@ -103,6 +103,7 @@ def _replayed(found: Settings, asked: dict[str, Any], *, compare: bool, quiet: b
             stream=found.stream,
             start=None if start is None else 0 if start == "genesis" else int(start),
             compare=compare,
+            explain=explain,
             app_dir=found.app_dir,
             progress=draw,
             **asked,

@@ -54,7 +54,9 @@ def html_page(document: Mapping[str, Any], *, images: Iterable[int] = (), title:
     return _template().render(
         title=visible(title) or "recovery report",
         verdict=verdict_of(document),
-        facts=[(label, visible(str(document[name]))) for name, label in _FACTS.items() if name in document],
+        facts=[
+            (label, visible(str(document[name]))) for name, label in _FACTS.items() if document.get(name) is not None
+        ],
         checked=[(visible(str(name)), count) for name, count in dict(document.get("checked", {})).items()],
         not_checked=lines_of(document.get("not_checked", ())),
         damage=visible(str(document.get("damage", ""))),

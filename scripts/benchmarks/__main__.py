@@ -14,6 +14,7 @@ import tempfile
 import time
 from importlib import metadata
 
+import bisect_history
 import cold_start
 import digest_cost
 import durable_append
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "cold_start": cold_start,
     "images": images_beside,
     "verify": verify_parallel,
+    "bisect": bisect_history,
 }
 LIBRARIES = ("apsw", "eventsourcing", "msgpack", "msgspec", "sortedcontainers", "xxhash", "zstandard")
 

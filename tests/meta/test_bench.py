@@ -19,7 +19,7 @@ def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
-@pytest.mark.parametrize("names", ["append,replay,digest", "cold_start", "images", "verify"])
+@pytest.mark.parametrize("names", ["append,replay,digest", "cold_start", "images", "verify", "bisect"])
 def test_every_benchmark_runs(tmp_path: Path, names: str) -> None:
     ran = bench(tmp_path, "--quick", "--rounds", "1", "--json", "--only", names)
     assert ran.returncode == 0, ran.stderr
