@@ -31,6 +31,7 @@
         TornTail                  the last batch was never wholly written, nor acknowledged
         UnknownFormat             bytes of no format this release reads
         EvidenceAhead             something proves that the journal lost its end
+        OrphanedTail              a journal holds commands that the one it is shipped to went on without
         Trimmed                   commands that are no longer, or not, kept here
       NothingVerified    exit 5   there was nothing to look at
 
@@ -209,6 +210,10 @@ class UnknownFormat(CorruptionError):
 
 class EvidenceAhead(CorruptionError):
     """Something durable lies beyond the journal's end, so the journal lost its end."""
+
+
+class OrphanedTail(CorruptionError):
+    """A journal and the one it is shipped to went different ways; the message lists the commands that are here alone."""
 
 
 class Trimmed(CorruptionError):

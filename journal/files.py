@@ -284,6 +284,18 @@ KILL_POINTS: Final = (
 )
 """The moments between which a crash makes a difference, in the order of a life."""
 
+SHIP_KILL_POINTS: Final = (
+    "ship.created",
+    "ship.epoch",
+    "ship.before",
+    "ship.after",
+    "seed.created",
+    "seed.epochs",
+    "seed.before",
+    "seed.after",
+)
+"""The same between two journals, of which one is shipped to the other or filled from it."""
+
 OUTBOX_KILL_POINTS: Final = (
     "deliver.before",
     "deliver.after",

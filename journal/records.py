@@ -244,6 +244,11 @@ class Entry(NamedTuple):
         return uuid.UUID(bytes=self.request_key)
 
     @property
+    def size(self) -> int:
+        """The bytes of its payloads: what counts where many entries are taken together."""
+        return len(self.data_bytes) + len(self.result_bytes) + len(self.events_bytes) + len(self.changes_bytes or b"")
+
+    @property
     def data(self) -> Any:
         """The command's data."""
         return values.decode(self.data_bytes)

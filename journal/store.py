@@ -115,6 +115,13 @@ class JournalStore(ABC):
     def append(self, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
         """Write entries that follow the last one.  See the contract."""
 
+    def require_hold(self, stream: str) -> None:
+        """Raise WriterFenced where another writer has taken the stream over, as ``append`` would; StoreUnavailable.
+
+        Here, where a lock is held for life, whether it can be read.
+        """
+        self.identity(stream)
+
     @abstractmethod
     def close(self) -> None:
         """Let everything go, the hold on the stream too.  Twice is once."""

@@ -85,6 +85,16 @@ def open_writer(url: str, *, stream: str = "main", takeover: bool = False) -> Jo
     return SqliteStore.open_for_write(place)
 
 
+def open_target(url: str, *, stream: str, takeover: bool, ack: str) -> JournalStore:
+    """The journal that another is shipped to, held for write.  Raises what ``open_writer`` does.
+
+    With ``ack="local"`` a server that is lost is waited for by who ships, between two calls, and not within one.
+    """
+    if ack == "local" and _split(url)[0] in POSTGRESQL:
+        url = f"{url}{'&' if '?' in url else '?'}ride_out_s=0"
+    return open_writer(url, stream=stream, takeover=takeover)
+
+
 def open_cursors(url: str) -> CursorStore:
     """Where the outboxes of a journal keep their cursors.  UnknownScheme."""
     scheme, place = _split(url)

@@ -16,6 +16,7 @@ from journal.cursors import CursorStore
 from journal.errors import BrokenChain, ChecksumMismatch, CorruptionError, UnknownFormat
 from journal.journal import Journal
 from journal.records import Entry
+from recovery import shipping
 from recovery.outboxes import findings
 from snapshots.catalog import Catalog
 from snapshots.redo import check_arithmetic
@@ -53,6 +54,7 @@ def check(
     progress: Callable[[int, int], None],
     *,
     cursors: CursorStore | None = None,
+    ship_to: str = "",
 ) -> CheckReport:
     """Check the journal up to its first damage, then every cursor and image, in constant memory."""
     damage: list[str] = []
@@ -72,6 +74,7 @@ def check(
     except CorruptionError as error:
         damage.append(f"{error}; command {last_good} is the last good one")
     damage += findings(journal, cursors)
+    damage += shipping.findings(journal, ship_to) if ship_to else []
     images = 0
     if catalog is not None:
         for checked in catalog.check(journal, journal_id=journal.identity.journal_id):

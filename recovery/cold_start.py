@@ -18,7 +18,6 @@ from journal.projections import Projection, Projector, require_handled
 from journal.recorder import Recorder, new_identity
 from journal.records import Epoch, Head, JournalIdentity
 from journal.store import JournalStore
-from journal.urls import open_writer
 from recovery.divergence import Divergence
 from recovery.images import Placement, open_catalog, place
 from recovery.imaging import ImagingPlace
@@ -26,6 +25,7 @@ from recovery.loading import EngineArgument, code_revision, engine_factory
 from recovery.observer import Teller
 from recovery.outboxes import cursors_beside, in_words, outran, rewinding
 from recovery.replayer import Replayer
+from recovery.shipping import Shipping, ShipTo, open_store
 from recovery.stepper import PRECISION, Factory, Stepper, make_stepper, pinned_decimals
 from recovery.table_engine import TableEngine
 from recovery.version import VERSION
@@ -95,6 +95,11 @@ class Opened:
     tell: Teller
 
     @property
+    def shipping(self) -> Shipping:
+        """What is asked of its store about shipping."""
+        return Shipping(self.recorder.store, self.recorder.stream)
+
+    @property
     def imaging_place(self) -> ImagingPlace:
         """What its images are made of, and where they go."""
         return ImagingPlace(
@@ -132,6 +137,7 @@ def open_engine(
     detail: EventDetail,
     tell: Teller,
     projections: Iterable[Projection | type[Projection]] = (),
+    ship_to: ShipTo | None = None,
 ) -> Opened:
     """Open the journal for write and bring the engine to its head.  Where it refuses, nothing was written."""
     began = time.perf_counter()
@@ -146,8 +152,8 @@ def open_engine(
         changes=changes if isinstance(probe, TableEngine) else "none",
         dedup_window_s=dedup_window_s,
     )
-    cursors = cursors_beside(journal)
-    store = open_writer(journal, stream=stream, takeover=takeover) if isinstance(journal, str) else journal
+    cursors = cursors_beside(ship_to.url if ship_to else journal)
+    store = open_store(journal, ship_to, stream=stream, takeover=takeover, engine=probe.name)
     try:
         _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
         catalog = open_catalog(snapshots, stream)
@@ -178,7 +184,7 @@ def open_engine(
         report = _report(stepper, recorder, placed, replayer, created=created, mode=replay, loss=loss, began=began)
     except BaseException as error:
         _keep_evidence(error, factory, Journal(store, stream), snapshots, app_dir)
-        if isinstance(journal, str):
+        if isinstance(journal, str) or ship_to:
             store.close()
         raise
     return Opened(

@@ -20,6 +20,7 @@ from journal.journal import Journal
 from journal.records import Head, JournalIdentity
 from recovery.images import capture_image
 from recovery.observer import Teller
+from recovery.shipping import Shipping
 from recovery.stepper import Stepper
 from snapshots.catalog import Catalog
 from snapshots.retention import Retention
@@ -51,9 +52,18 @@ class Imager:
     """Asked after each batch, on the runtime's thread."""
 
     def __init__(
-        self, place: ImagingPlace, *, every: int, seconds: float | None, keep: int, newest: int, tell: Teller
+        self,
+        place: ImagingPlace,
+        *,
+        every: int,
+        seconds: float | None,
+        keep: int,
+        newest: int,
+        tell: Teller,
+        shipping: Shipping,
     ) -> None:
         self._place = place
+        self._shipping = shipping
         self._tell = tell
         self._schedule = Schedule(every or None, seconds)
         self._keep = keep
@@ -78,19 +88,22 @@ class Imager:
 
     def tick(self, head: Head) -> None:
         """Have an image made if one is due and none is being made.  DivergenceError: the engine is in no recorded state."""
-        now = Moment(head.command_id, time.monotonic())
+        # Never ahead: beside the engine of what is shipped, and a capture waits until it is.
+        reached = self._shipping.published(head) if self._place.beside else head.command_id
+        now = Moment(reached, time.monotonic())
         if not is_due(self._schedule, last=self._last, now=now) or self.busy:
             return
         self._last = now
         if not self._place.beside:
             self._attempt_capture()
             return
-        self._thread = threading.Thread(target=self._run_child, args=(head.command_id,), name="recovery-image")
+        self._thread = threading.Thread(target=self._run_child, args=(reached,), name="recovery-image")
         self._thread.start()
 
     def capture(self) -> int:
         """Take an image of the live engine now; the command it stands at."""
         place = self._place
+        self._shipping.require_published(place.journal.head())
         header = capture_image(place.stepper, place.catalog, place.journal, place.identity)
         self._newest = header.command_id
         self._last = Moment(header.command_id, time.monotonic())

@@ -122,8 +122,7 @@ def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     for entry in entries:
         check_entry(entry)
         batch.append(entry)
-        size += len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes)
-        size += len(entry.changes_bytes or b"")
+        size += entry.size
         if len(batch) >= BATCH_ENTRIES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

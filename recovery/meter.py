@@ -35,10 +35,7 @@ class Meter:
         self._committed(entries, time.perf_counter() - began)
 
     def _committed(self, entries: Sequence[Entry], seconds: float) -> None:
-        size = sum(
-            len(entry.data_bytes) + len(entry.result_bytes) + len(entry.events_bytes) + len(entry.changes_bytes or b"")
-            for entry in entries
-        )
+        size = sum(entry.size for entry in entries)
         now_ms = time.time_ns() // 1_000_000
         batch = Batch(entries[0].command_id, entries[-1].command_id, len(entries), size, seconds, now_ms)
         self._batches += 1

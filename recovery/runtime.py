@@ -33,6 +33,7 @@ from journal.projections import Projection
 from journal.recorder import refuse_conflict
 from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
+from recovery.choices import check_choices
 from recovery.cold_start import ColdStart, Opened, open_engine
 from recovery.guard import attach_guard, check_mode
 from recovery.heavy import HeavyMode
@@ -42,7 +43,8 @@ from recovery.loading import EngineArgument
 from recovery.meter import Meter
 from recovery.observer import Teller
 from recovery.outboxes import Outboxes
-from recovery.settings import Settings, settings
+from recovery.settings import settled
+from recovery.shipping import ShipTo
 from recovery.spot_check import SpotCheck
 from recovery.status import runtime_status
 from recovery.stepper import Asked, TableStepper, pinned_decimals
@@ -102,11 +104,16 @@ class Runtime:
         self._unflushed_bytes = 0
         self._outboxes = Outboxes(opened.journal_url, opened.journal, opened.cursors, opened.tell)
         self._meter = Meter(opened)
+        self._shipping = opened.shipping
         self._spot_check = SpotCheck(opened.stepper.state) if isinstance(opened.stepper, TableStepper) else None
         self._committer: Committer[Commands | Query] = Committer(
             self._process, name=f"recovery-{self._stepper.name}", queue_max=queue_max, batch_max=batch_max
         )
         self._committer.start()
+        # Nothing is asked: it lets the runtime's thread find that the shipper has stopped.
+        self._shipping.watch(
+            shipped=self._outboxes.wake, failed=lambda: self._committer.put(Query(lambda engine: None))
+        )
 
     @classmethod
     def open(
@@ -126,6 +133,8 @@ class Runtime:
         changes: str = "rows",
         projections: Iterable[Projection | type[Projection]] = (),
         dedup_window: int = DEDUP_WINDOW_S,
+        ship_to: str | None = None,
+        ack: str = "both",
         queue_max: int = QUEUE_MAX,
         batch_max: int = BATCH_MAX,
         clock_skew_max_ms: int = 1000,
@@ -148,14 +157,24 @@ class Runtime:
         ``digest_every`` and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and
         compares after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a
         replay (recovery/determinism.py).  ``takeover`` replaces a writer that lives, where the store can do that.  ``observer``
-        is told what happens (recovery/observer.py).
+        is told what happens (recovery/observer.py).  ``ship_to`` is the URL of a journal behind this one; ``ack`` "both" answers
+        when both have a command, "local" when this one has (docs/shipping.md).
 
-        Raises JournalInUse, EngineMismatch, EvidenceAhead, ProjectionBehind, CorruptionError, DivergenceError (the tail does not
-        replay), each with a hint; nothing is changed then.
+        Raises JournalInUse, EngineMismatch, EvidenceAhead, OrphanedTail, ProjectionBehind, CorruptionError, DivergenceError (the
+        tail does not replay), each with a hint; nothing is changed then.
         """
         check_mode(guard)
-        _check_choices(replay, changes, snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window)
-        found = _settled(journal, snapshots, stream)
+        check_choices(
+            replay=replay,
+            changes=changes,
+            snapshot_every=snapshot_every,
+            keep=keep,
+            queue_max=queue_max,
+            batch_max=batch_max,
+            digest_every=digest_every,
+            dedup_window=dedup_window,
+        )
+        found = settled(journal, snapshots, stream, ship_to)
         opened = open_engine(
             engine,
             journal=found.journal if journal is None or isinstance(journal, str) else journal,
@@ -173,6 +192,7 @@ class Runtime:
             detail=EventDetail.of(events, critical_events),
             projections=projections,
             tell=Teller(observer),
+            ship_to=ShipTo.of(found.ship_to, ack),
         )
         imager = _imager(opened, every=snapshot_every, seconds=snapshot_seconds, keep=keep)
         limits = {"queue_max": queue_max, "batch_max": batch_max, "skew_max_ms": clock_skew_max_ms}
@@ -269,7 +289,7 @@ class Runtime:
             deliver=deliver,
             deliver_batch=deliver_batch,
             after=after,
-            published_up_to=lambda: self.head.command_id,
+            published_up_to=lambda: self._shipping.published(self.head),
         )
 
     def status(self) -> dict[str, Any]:
@@ -350,6 +370,7 @@ class Runtime:
     def _work(self, units: list[Commands | Query]) -> None:
         if self._failure is not None:
             raise self._failure
+        self._shipping.require_sound()
         self._meter.tell("queued", self._committer.waiting)
         keys = [
             asked.request_key
@@ -516,17 +537,17 @@ class Runtime:
             logger.exception("a future's callback failed")
 
 
-def _settled(journal: object, snapshots: object, stream: str | None) -> Settings:
-    return settings(
-        journal=journal if isinstance(journal, str) else None,
-        snapshots=snapshots if isinstance(snapshots, str) else None,
-        stream=stream,
-    )
-
-
 def _imager(opened: Opened, *, every: int, seconds: float | None, keep: int) -> Imager:
     newest = opened.report.image
-    return Imager(opened.imaging_place, every=every, seconds=seconds, keep=keep, newest=newest, tell=opened.tell)
+    return Imager(
+        opened.imaging_place,
+        every=every,
+        seconds=seconds,
+        keep=keep,
+        newest=newest,
+        tell=opened.tell,
+        shipping=opened.shipping,
+    )
 
 
 def _stopped(error: BaseException) -> WriterPoisoned:
@@ -534,29 +555,3 @@ def _stopped(error: BaseException) -> WriterPoisoned:
         f"the runtime stopped: {type(error).__name__}: {error}",
         hint="open a new one: the journal holds all that was acknowledged",
     )
-
-
-def _check_choices(
-    replay: str,
-    changes: str,
-    snapshot_every: int,
-    keep: int,
-    queue_max: int,
-    batch_max: int,
-    digest_every: int,
-    dedup_window: int,
-) -> None:
-    if replay not in ("execute", "redo"):
-        raise UsageError(f'replay is {replay!r}; it is "execute" or "redo"')
-    if changes not in ("rows", "none"):
-        raise UsageError(f'changes is {changes!r}; it is "rows" or "none"')
-    for name, value, least in (
-        ("snapshot_every", snapshot_every, 0),
-        ("keep", keep, 1),
-        ("queue_max", queue_max, 1),
-        ("batch_max", batch_max, 1),
-        ("digest_every", digest_every, 1),
-        ("dedup_window", dedup_window, 0),
-    ):
-        if value < least:
-            raise UsageError(f"{name} is {value}; it is at least {least}")

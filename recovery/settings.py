@@ -1,7 +1,8 @@
 """The settings that the command line and ``Runtime.open`` share: environment, then a TOML file, then the default.
 
 The file is ``recovery.toml`` in the working directory, else ``[tool.recovery]`` of its ``pyproject.toml``; keys are ``engine``,
-``app_dir``, ``journal``, ``snapshots``, ``stream``.
+``app_dir``, ``journal``, ``snapshots``, ``stream``, ``ship_to``.  A ``ship_to`` found there is of the journal named there: where
+the call names another, that one is not shipped unless the call says so too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ VARIABLES: Final = {
     "journal": "RECOVERY_JOURNAL",
     "snapshots": "RECOVERY_SNAPSHOTS",
     "stream": "RECOVERY_STREAM",
+    "ship_to": "RECOVERY_SHIP_TO",
 }
 DEFAULTS: Final = {
     "engine": "",
@@ -25,6 +27,7 @@ DEFAULTS: Final = {
     "journal": "sqlite:.recovery/journal.db",
     "snapshots": "dir:.recovery/snapshots",
     "stream": "main",
+    "ship_to": "",
 }
 
 
@@ -36,6 +39,7 @@ class Settings(NamedTuple):
     journal: str
     snapshots: str
     stream: str
+    ship_to: str
 
 
 def configured(folder: str = ".") -> dict[str, str]:
@@ -72,6 +76,9 @@ def settings(**given: str | None) -> Settings:
     found = {}
     for name, default in DEFAULTS.items():
         found[name] = given.get(name) or os.environ.get(VARIABLES[name]) or file.get(name) or default
+    usual = os.environ.get(VARIABLES["journal"]) or file.get("journal") or DEFAULTS["journal"]
+    if found["journal"] != usual:
+        found["ship_to"] = given.get("ship_to") or ""
     if found["journal"].startswith("file:"):
         # An exported history carries its images; those of the journal it was taken from are only used when asked for.
         found["snapshots"] = given.get("snapshots") or found["journal"]
@@ -79,3 +86,15 @@ def settings(**given: str | None) -> Settings:
         # Images of a journal that goes with the process would outlive it, as evidence of a loss that is none.
         found["snapshots"] = "memory:" if found["journal"].startswith("memory:") else found["snapshots"]
     return Settings(**found)
+
+
+def settled(journal: object, snapshots: object, stream: str | None, ship_to: str | None) -> Settings:
+    """``settings`` for a call that may name an opened store instead of a URL."""
+    found = settings(
+        journal=journal if isinstance(journal, str) else None,
+        snapshots=snapshots if isinstance(snapshots, str) else None,
+        stream=stream,
+        ship_to=ship_to,
+    )
+    # What is configured is of the journal that is configured, and not of a store that was opened elsewhere.
+    return found if journal is None or isinstance(journal, str) else found._replace(ship_to=ship_to or "")

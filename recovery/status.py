@@ -17,6 +17,7 @@ from recovery.cold_start import Opened
 from recovery.imaging import Imager
 from recovery.meter import Meter
 from recovery.outboxes import Outboxes, lags
+from recovery.shipping import outside_status
 from snapshots.catalog import Candidate, Catalog
 
 SCHEMA_VERSION: Final = 1
@@ -24,8 +25,10 @@ LOAD_BYTES_PER_SECOND: Final = 20 * 2**20
 SAMPLE: Final = 200
 
 
-def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | None = None) -> dict[str, Any]:
-    """The status of a journal and its images, read from outside; a running engine is not disturbed."""
+def journal_status(
+    journal: Journal, catalog: Catalog, cursors: CursorStore | None = None, *, ship_to: str = ""
+) -> dict[str, Any]:
+    """The status of a journal, its images and where it is shipped to, from outside; a running engine is not disturbed."""
     identity = journal.identity
     problems: list[str] = []
     newest = _newest(
@@ -38,6 +41,7 @@ def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | No
     if not journal.store.durable:
         problems.append(f"{journal.store.location} does not survive a power cut")
     outboxes = lags(journal, cursors, problems)
+    shipping = {"shipping": outside_status(journal, ship_to, problems)} if ship_to else {}
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "engine": identity.engine,
@@ -67,6 +71,7 @@ def journal_status(journal: Journal, catalog: Catalog, cursors: CursorStore | No
             if one.stream == journal.stream
         ],
         "durability": journal.store.settings(),
+        **shipping,
     }
     if epochs:
         document["epoch"] = {name: part for name, part in epochs[-1]._asdict().items() if name != "schema"}
@@ -79,6 +84,9 @@ def runtime_status(
     """The same, from inside a running engine, with what only it knows."""
     document = journal_status(opened.journal, opened.catalog, opened.cursors)
     outboxes.status(document["outboxes"], document["problems"])
+    shipping = opened.shipping.status(document["problems"])
+    if shipping is not None:
+        document["shipping"] = shipping
     if failure is not None:
         document["problems"].append(str(failure))
     if imager.last_error:

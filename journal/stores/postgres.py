@@ -308,6 +308,12 @@ class PostgresStore(SqlJournalStore):
         self._commit(db)
         kill_point("commit.after")
 
+    def require_hold(self, stream: str) -> None:
+        """Look whether the claim to a stream is still ours."""
+        with self._link.turn:
+            self._link.run(lambda db: self._writing().prove(db, stream))
+            self._writing()  # a new connection may have found that another writes now
+
     def attach(self, stream: str, hook: Hook) -> None:
         """Run this in the transaction of every append to the stream."""
         self._hooks[stream] = hook

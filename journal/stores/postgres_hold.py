@@ -123,6 +123,12 @@ class Hold:
                     raise self.loss(stream, last)
                 self._take(db, stream, claim)
 
+    def prove(self, db: Db, stream: str) -> None:
+        """Raise WriterFenced where the claim to a stream is no longer ours."""
+        holder = _holder(db, stream)
+        if stream in self.claims and (holder is None or holder.claim != self.claims[stream]):
+            raise self.fenced(stream, holder)
+
     def release(self, db: Db) -> None:
         """Say that nobody writes our streams any more."""
         for stream, claim in self.claims.items():

@@ -28,6 +28,10 @@ def command(repairs: bool, yes: bool, as_json: bool, quiet: bool, **rest: Any) -
     \b
     recovery check --journal sqlite:till.db --snapshots dir:till-snapshots
     recovery check --journal wal:till --repair
+    recovery check --journal wal:till --ship-to postgresql://app@db/till
+
+    With --ship-to it also says whether one of the two journals is the beginning of the other; the bytes of the other are
+    checked under its own URL.
     """
     from recovery import open_journal
     from recovery.check import check
@@ -42,7 +46,11 @@ def command(repairs: bool, yes: bool, as_json: bool, quiet: bool, **rest: Any) -
     with open_journal(found.journal, stream=found.stream) as journal, progress("checked", quiet=quiet) as draw:
         journal.identity  # noqa: B018 - raises where there is no such stream
         report = check(
-            journal, open_catalog(found.snapshots, found.stream), draw, cursors=cursors_beside(found.journal)
+            journal,
+            open_catalog(found.snapshots, found.stream),
+            draw,
+            cursors=cursors_beside(found.ship_to or found.journal),
+            ship_to=found.ship_to,
         )
     if as_json:
         show_json(report.to_dict() | ({} if copy is None else {"repaired": copy}))

@@ -18,8 +18,16 @@ HELP = {
     "journal": "The journal: sqlite:PATH, wal:DIR, postgresql://USER@HOST/DATABASE; read only, file:PATH.",
     "snapshots": "Where images lie: dir:PATH, or postgresql://USER@HOST/DATABASE.",
     "stream": "The stream within the journal.",
+    "ship_to": "The journal that a local one is shipped to: postgresql://USER@HOST/DATABASE, sqlite:PATH.",
 }
-METAVARS = {"engine": "MODULE:ATTR", "app_dir": "DIR", "journal": "URL", "snapshots": "URL", "stream": "NAME"}
+METAVARS = {
+    "engine": "MODULE:ATTR",
+    "app_dir": "DIR",
+    "journal": "URL",
+    "snapshots": "URL",
+    "stream": "NAME",
+    "ship_to": "URL",
+}
 
 
 def shared(function: F) -> F:

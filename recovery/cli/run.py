@@ -26,6 +26,13 @@ FIELDS: Final = {"type", "data", "request_id", "received_at_ms", "entity_id"}
 )
 @click.option("--accept-loss", is_flag=True, help="Go on although something proves that the journal lost its end.")
 @click.option("--takeover", is_flag=True, help="Replace a writer that lives (PostgreSQL).")
+@click.option(
+    "--ack",
+    type=click.Choice(["both", "local"]),
+    default="both",
+    show_default=True,
+    help="With --ship-to: what a receipt waits for.",
+)
 @projection_option
 @guard_option
 @quiet_option
@@ -34,6 +41,7 @@ def command(
     snapshot_every: int,
     accept_loss: bool,
     takeover: bool,
+    ack: str,
     projection: tuple[str, ...],
     guard: str,
     quiet: bool,
@@ -46,6 +54,7 @@ def command(
     \b
     echo '{"type": "deposit", "data": {"number": "ada", "cents": 5}, "request_id": "r1"}' |
         recovery run --engine shop.engine:Till --journal sqlite:till.db
+    recovery run commands.jsonl --engine shop.engine:Till --journal wal:till --ship-to postgresql://app@db/till
     """
     from recovery import Runtime
     from recovery.loading import load_projections
@@ -62,6 +71,8 @@ def command(
             snapshot_every=snapshot_every,
             accept_loss=accept_loss,
             takeover=takeover,
+            ship_to=found.ship_to,
+            ack=ack,
             projections=load_projections(projection, app_dir=found.app_dir),
             guard=guard,
         ) as runtime,

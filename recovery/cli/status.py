@@ -19,6 +19,7 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
 
     \b
     recovery status --check --journal sqlite:till.db --snapshots dir:till-snapshots
+    recovery status --check --journal wal:till --ship-to postgresql://app@db/till
     """
     from recovery import open_journal
     from recovery.images import open_catalog
@@ -29,7 +30,8 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
     with open_journal(found.journal, stream=found.stream) as journal:
         catalog = open_catalog(found.snapshots, found.stream)
         assert catalog is not None
-        document = journal_status(journal, catalog, cursors_beside(found.journal))
+        cursors = cursors_beside(found.ship_to or found.journal)
+        document = journal_status(journal, catalog, cursors, ship_to=found.ship_to)
     if as_json:
         show_json(document)
     else:
@@ -43,6 +45,11 @@ def command(check: bool, as_json: bool, **rest: Any) -> int:
             click.echo(
                 f"  outbox {outbox['name']}: after command {outbox['command_id']}, {outbox['commands_behind']} commands "
                 f"and {outbox['seconds_behind']} s behind"
+            )
+        if "commands_behind" in (shipping := document.get("shipping", {})):
+            click.echo(
+                f"  shipped to {shipping['location']}: command {shipping['command_id']}, {shipping['commands_behind']} "
+                f"commands and {shipping['seconds_behind']} s behind"
             )
         for one in document["projections"]:
             click.echo(f"  projection {one['name']}: command {one['command_id']}, {one['behind']} behind the head")
