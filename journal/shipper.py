@@ -127,7 +127,7 @@ class Shipper:
             return document | ({"last_error": said} if said else {})
 
     def close(self) -> None:
-        """Ship what waits, for at most ``DRAIN_S`` and not where the target is in trouble; then end."""
+        """Ship what waits, for at most ``DRAIN_S``, or until that fails once; then end."""
         with self._changed:
             self._give_up_at = _now_s() + DRAIN_S
             self._changed.notify_all()
@@ -157,9 +157,11 @@ class Shipper:
                 except StoreUnavailable as unavailable:
                     error = reason(unavailable)
                 self._answered(asked_at, error)
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S) if error else _PAUSE_MIN_S
-                if error and not self._pause(pause_s):
+                if error and self._give_up_at is not None:
                     return
+                if error:
+                    self._pause(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S) if error else _PAUSE_MIN_S
         except RecoveryError as error:
             self._fail(error)
         except BaseException as error:  # a defect of ours: nothing more is acknowledged
@@ -179,11 +181,10 @@ class Shipper:
                 return True
             return self._shipped < self._known and _now_s() < self._give_up_at
 
-    def _pause(self, seconds: float) -> bool:
-        """Wait before the next attempt; False where nothing is waited for any more."""
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; who closes, or asks, has it made at once."""
         with self._changed:
             self._changed.wait_for(lambda: self._give_up_at is not None or self._asked_at > self._answered_at, seconds)
-            return self._give_up_at is None
 
     def _once(self) -> None:
         if self._in_doubt:

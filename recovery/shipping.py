@@ -45,7 +45,13 @@ def open_store(
     if isinstance(journal, str):
         _require_local(journal, shipping.url)
     # The local lock first: a takeover of the target must not end a writer that then turns out to be on this very journal.
-    local = open_writer(journal, stream=stream) if isinstance(journal, str) else journal
+    try:
+        local = open_writer(journal, stream=stream) if isinstance(journal, str) else journal
+    except CorruptionError as error:
+        error.hint = (
+            "keep it elsewhere, and open again: what is shipped is filled in from the target; or restore a copy"
+        )
+        raise
     target: JournalStore | None = None
     try:
         target = open_target(shipping.url, stream=stream, takeover=takeover, ack=shipping.ack)
