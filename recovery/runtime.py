@@ -164,16 +164,7 @@ class Runtime:
         tail does not replay), each with a hint; nothing is changed then.
         """
         check_mode(guard)
-        check_choices(
-            replay=replay,
-            changes=changes,
-            snapshot_every=snapshot_every,
-            keep=keep,
-            queue_max=queue_max,
-            batch_max=batch_max,
-            digest_every=digest_every,
-            dedup_window=dedup_window,
-        )
+        check_choices(replay, changes, (snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window))
         found = settled(journal, snapshots, stream, ship_to)
         opened = open_engine(
             engine,

@@ -301,7 +301,7 @@ def test_settings_are_given_then_environment_then_file_then_default(
     (tmp_path / "pyproject.toml").write_text('[tool.recovery]\njournal = "sqlite:project.db"\n')
     assert settings().journal == "sqlite:project.db"
     (tmp_path / "recovery.toml").write_text('journal = "sqlite:file.db"\nstream = "file"\n')
-    assert settings()[2:] == ("sqlite:file.db", "dir:.recovery/snapshots", "file")
+    assert settings()[2:5] == ("sqlite:file.db", "dir:.recovery/snapshots", "file")
     monkeypatch.setenv("RECOVERY_JOURNAL", "sqlite:variable.db")
     assert settings().journal == "sqlite:variable.db"
     assert settings(journal="sqlite:given.db").journal == "sqlite:given.db"
