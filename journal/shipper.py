@@ -19,9 +19,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from journal.errors import EvidenceAhead, OutcomeUnknown, RecoveryError, StoreUnavailable, WriterFenced, WriterPoisoned
+from journal.errors import (
+    EvidenceAhead,
+    OutcomeUnknown,
+    RecoveryError,
+    StoreUnavailable,
+    UnavailableError,
+    WriterFenced,
+    WriterPoisoned,
+)
 from journal.files import kill_point
 from journal.journal import START
 from journal.patience import reason
@@ -271,7 +280,8 @@ class Shipper:
             self.failure = error
             self._changed.notify_all()
         logger.error("nothing more is shipped to %s: %s", self._target.location, error)
-        self.on_failed()
+        with suppress(UnavailableError):  # it is being closed
+            self.on_failed()
 
 
 def _now_s() -> float:

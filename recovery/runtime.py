@@ -155,13 +155,12 @@ class Runtime:
         ``events`` and ``critical_events``: what is kept of events (journal/event_detail.py).  ``projections`` write tables of
         yours in the journal's transaction (journal/projections.py).  ``changes="none"`` records no rows.  ``seed``, ``changes``,
         ``digest_every`` and ``dedup_window`` (seconds) are fixed when the journal is created.  ``heavy`` captures, restores and
-        compares after each command.  ``guard`` "warn" or "strict" looks, in new commands, for what would not be the same on a
-        replay (recovery/determinism.py).  ``takeover`` replaces a writer that lives, where the store can do that.  ``observer``
-        is told what happens (recovery/observer.py).  ``ship_to`` is the URL of a journal behind this one; ``ack`` "both" answers
-        when both have a command, "local" when this one has (docs/shipping.md).
+        compares after each command.  ``guard`` "warn" or "strict" looks for what would not be the same on a replay
+        (recovery/determinism.py).  ``takeover`` replaces a writer that lives, where the store can.  ``observer`` is told what
+        happens (recovery/observer.py).  ``ship_to`` and ``ack``: a journal behind this one (docs/shipping.md).
 
-        Raises JournalInUse, EngineMismatch, EvidenceAhead, OrphanedTail, ProjectionBehind, CorruptionError, DivergenceError (the
-        tail does not replay), each with a hint; nothing is changed then.
+        Raises JournalInUse, EngineMismatch, EvidenceAhead, OrphanedTail, ProjectionBehind, CorruptionError, DivergenceError,
+        each with a hint; nothing is changed then.
         """
         check_mode(guard)
         check_choices(replay, changes, (snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window))

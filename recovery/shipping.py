@@ -86,7 +86,7 @@ class Shipping:
         if self._store is not None and self._store.shipper is not None:
             self._store.shipper.on_shipped = shipped
             self._store.shipper.on_failed = failed
-            if self._store.shipper.failure is not None:
+            if self._store.shipper.failure is not None:  # so soon
                 failed()
 
     def require_sound(self) -> None:
