@@ -187,9 +187,8 @@ def open_engine(
         if isinstance(journal, str) or ship_to:
             store.close()
         raise
-    return Opened(
-        factory, stepper, recorder, catalog, reader, report, _elsewhere(journal), _elsewhere(snapshots), cursors, tell
-    )
+    urls = _elsewhere(journal), _elsewhere(snapshots)
+    return Opened(factory, stepper, recorder, catalog, reader, report, *urls, cursors, tell)
 
 
 def _keep_evidence(

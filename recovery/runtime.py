@@ -159,8 +159,7 @@ class Runtime:
         (recovery/determinism.py).  ``takeover`` replaces a writer that lives, where the store can.  ``observer`` is told what
         happens (recovery/observer.py).  ``ship_to`` and ``ack``: a journal behind this one (docs/shipping.md).
 
-        Raises JournalInUse, EngineMismatch, EvidenceAhead, OrphanedTail, ProjectionBehind, CorruptionError, DivergenceError,
-        each with a hint; nothing is changed then.
+        Raises JournalInUse, EngineMismatch, ProjectionBehind, CorruptionError, DivergenceError; nothing is changed then.
         """
         check_mode(guard)
         check_choices(replay, changes, (snapshot_every, keep, queue_max, batch_max, digest_every, dedup_window))
