@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import Phase, settings
 
-from journal.testing.postgres_server import PostgresServer
+from journal.testing.postgres_server import PostgresServer, memory_folder
 from tests.postgres import fresh_schema
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
@@ -28,7 +28,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A running PostgreSQL server: one for each worker, shared by its tests."""
-    with PostgresServer() as server:
+    with PostgresServer(parent=memory_folder()) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from journal.errors import JournalInUse, StoreUnavailable, WriterFenced
 from journal.stores.cursor_memory import MemoryCursors
 from journal.stores.postgres_cursors import PostgresCursors
 from journal.testing.cursor_contract import STREAM, CursorStoreContract
-from journal.testing.postgres_server import PostgresServer
+from journal.testing.postgres_server import PostgresServer, memory_folder
 from journal.urls import migrate_journal, open_cursors
 from tests.postgres import fresh_schema
 
@@ -94,7 +94,7 @@ class TestPostgres(CursorStoreContract):
 
 
 def test_a_server_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
-    with PostgresServer() as server, fresh_schema(server) as url:
+    with PostgresServer(parent=memory_folder()) as server, fresh_schema(server) as url:
         migrate_journal(url)
         cursors = open_cursors(url)
         hold = cursors.hold(STREAM, "mail")

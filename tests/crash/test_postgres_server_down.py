@@ -16,23 +16,22 @@ from pathlib import Path
 import pytest
 
 from journal.errors import EvidenceAhead, OutcomeUnknown, StoreUnavailable, UsageError, WriterPoisoned
-from journal.files import KILL_VARIABLE
 from journal.postgres_schema import migrate
 from journal.stores.postgres import PostgresStore
-from journal.testing.postgres_server import PostgresServer
+from journal.testing.postgres_server import PostgresServer, memory_folder
 from recovery import Command, Receipt, Runtime, open_journal, verify
 from tests.crash.worker import stream_of
 from tests.engines import Till
 
 ROOT = Path(__file__).parents[2]
-SERVER_KILLS = int(os.environ.get("RECOVERY_SERVER_KILLS", "4"))
+SERVER_KILLS = int(os.environ.get("RECOVERY_SERVER_KILLS", "3"))
 WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """A server of this module's own, which its tests kill."""
-    with PostgresServer() as server:
+    with PostgresServer(parent=memory_folder()) as server:
         yield server
 
 
@@ -167,7 +166,7 @@ def test_a_writer_paused_for_long_and_woken_after_a_takeover_writes_nothing_and_
 
 
 def test_failover_while_a_commit_waits_for_the_synchronous_standby() -> None:
-    with PostgresServer() as primary, primary.add_standby("s1") as standby:
+    with PostgresServer(parent=memory_folder()) as primary, primary.add_standby("s1") as standby:
         both = f"postgresql:///postgres?host={primary.folder},{standby.folder}&user=postgres"
         url = f"{both}&target_session_attrs=read-write&connect_timeout=2"
         migrate(url)
@@ -198,7 +197,7 @@ def test_failover_while_a_commit_waits_for_the_synchronous_standby() -> None:
 
 
 def test_a_wait_for_the_standby_that_is_cancelled_is_no_acknowledgement() -> None:
-    with PostgresServer() as primary, primary.add_standby("s1") as standby:
+    with PostgresServer(parent=memory_folder()) as primary, primary.add_standby("s1") as standby:
         migrate(primary.url())
         with Runtime.open(Till, journal=f"{primary.url()}&ride_out_s=20", snapshots="memory:") as till:
             till.execute(deposit(5, "a"))
@@ -219,7 +218,7 @@ def test_a_wait_for_the_standby_that_is_cancelled_is_no_acknowledgement() -> Non
 
 
 def test_a_server_that_lost_what_it_acknowledged_is_found_out() -> None:
-    with PostgresServer() as primary, primary.add_standby("s1", synchronous=False) as standby:
+    with PostgresServer(parent=memory_folder()) as primary, primary.add_standby("s1", synchronous=False) as standby:
         both = f"postgresql:///postgres?host={primary.folder},{standby.folder}&user=postgres"
         url = f"{both}&target_session_attrs=read-write&connect_timeout=2"
         migrate(url)
@@ -253,40 +252,3 @@ def test_the_store_itself_refuses_to_go_on_after_loss(server: PostgresServer, ur
         with pytest.raises(EvidenceAhead, match=r"acknowledged command 3 .+ ends at command 1"):
             till.execute(deposit(1, "next"))
         till.close(snapshot=False)
-
-
-POINTS = (
-    "create.after", "epoch.before", "epoch.after", "append.before", "commit.before", "commit.after", "append.after",
-    "receipt.before",
-)  # fmt: skip
-
-
-def test_an_engine_killed_at_each_point_is_started_again_without_asking(url: str) -> None:
-    acknowledged: dict[int, int] = {}
-
-    def run(kill_at: str) -> int:
-        child = subprocess.run(
-            [sys.executable, "-m", "tests.crash.postgres_worker", url, "0", "60"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), KILL_VARIABLE: kill_at},
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-        for line in child.stdout.split("\n")[:-1]:
-            index, command_id, *_ = line.split()
-            if command_id != "failed":
-                assert acknowledged.setdefault(int(index), int(command_id)) == int(command_id)
-        return child.returncode
-
-    for number, point in enumerate(POINTS):
-        early = point.startswith(("create", "epoch"))
-        assert run(f"{point}:{1 if early else 5 + number}") == -signal.SIGKILL, f"{point} was never reached"
-    assert run("") == 0
-    with open_journal(url) as journal:
-        recorded = {entry.request_key: entry.command_id for entry in journal.read()}
-        assert len(recorded) == journal.head().command_id
-    for index, command in enumerate(stream_of(0, 60)):
-        assert recorded.get(command.request_key) == acknowledged.get(index)
-    assert verify(Till, url).verdict == "verified"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from journal.testing import postgres_server
-from journal.testing.postgres_server import PostgresMissing, PostgresServer, find_binaries
+from journal.testing.postgres_server import PostgresMissing, PostgresServer, find_binaries, memory_folder
 
 
 def test_a_database_is_empty_and_its_own(postgres: PostgresServer, postgres_url: str) -> None:
@@ -21,7 +21,7 @@ def test_a_database_is_empty_and_its_own(postgres: PostgresServer, postgres_url:
 
 
 def test_a_killed_server_keeps_what_was_committed_and_starts_again() -> None:
-    with PostgresServer() as server:
+    with PostgresServer(parent=memory_folder()) as server:
         server.execute("CREATE TABLE t AS SELECT 7 AS n")
         assert any("walwriter" in title for title in server.children().values())
         server.kill()
@@ -37,7 +37,7 @@ def test_a_killed_server_keeps_what_was_committed_and_starts_again() -> None:
 
 
 def test_a_synchronous_standby_takes_over() -> None:
-    with PostgresServer() as primary, primary.add_standby("s1") as standby:
+    with PostgresServer(parent=memory_folder()) as primary, primary.add_standby("s1") as standby:
         primary.execute("CREATE TABLE t AS SELECT 7 AS n")
         primary.kill()
         standby.promote()
