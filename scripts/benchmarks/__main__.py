@@ -19,12 +19,16 @@ import cold_start
 import digest_cost
 import durable_append
 import images_beside
+import live_runtime
+import reading
 import replay_cost
 import verify_parallel
 from rounds import Table
 
 BENCHMARKS = {
     "append": durable_append,
+    "read": reading,
+    "live": live_runtime,
     "replay": replay_cost,
     "digest": digest_cost,
     "cold_start": cold_start,

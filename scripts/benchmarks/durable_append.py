@@ -1,9 +1,11 @@
-"""(a) Durable appends, 1, 100 and 1000 transitions a commit: ours on ``sqlite:`` against eventsourcing's SQLite recorder.
+"""(a) Durable appends, 1, 100 and 1000 transitions a commit: ours against eventsourcing's recorder of the same kind of store.
 
-The same 548 bytes a transition on either side, WAL and ``synchronous=FULL`` on both, files that have been written to before.
-*store* appends entries that are ready; *recorder* also links, hashes and seals them, as the runtime does.  What an entry
-is found by again, its request id here and its aggregate's id there, is given in order or at random: a random one touches
-another page of the index each time, on either side.
+The same 548 bytes a transition on either side, the same durability, files that have been written to before.  A *store* appends
+entries that are ready, which is what the other side does; a *recorder* also links, hashes and seals them, as the runtime does.
+What an entry is found by again, its request id here and its aggregate's id there, is given in order or at random: a random
+one touches another page of the index each time, on either side.
+
+On PostgreSQL there is also a floor: the same bytes, encoded before the clock starts, copied into a table of the same shape.
 """
 
 from __future__ import annotations
@@ -15,106 +17,123 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
+from peers import THEIRS, NewId, Peer, postgres_peer, sqlite_peer
 from rounds import Table, by_turns
 
-from journal import digest, framing
+from journal import digest, framing, values
 from journal.digest import StateDigest, TableDigest
 from journal.framing import Event
 from journal.recorder import Recorder
 from journal.records import Entry, Epoch, JournalIdentity, Transition
-from journal.stores.sqlite import SqliteStore
+from journal.store import JournalStore
+from journal.testing.postgres_server import PostgresServer
+from journal.urls import migrate_journal, open_writer
 
 PER_COMMIT = {1: 300, 100: 10_000, 1000: 20_000}
 WARM_UP = 3_000
-PAYLOAD_BYTES = 548
-THEIRS = "eventsourcing 9.5.6"
+SQLITE, WAL, POSTGRES = "ours: sqlite: store", "ours: wal: store", "ours: postgresql: store"
+RECORDER, FLOOR = "ours: sqlite: recorder", "the same bytes, copied"
+AIMS = {
+    1: {WAL: ">= 1.7", POSTGRES: ">= 1.35"},
+    100: {WAL: ">= 3", POSTGRES: ">= 4.5"},
+    1000: {SQLITE: ">= 1.2", WAL: ">= 4", POSTGRES: ">= 5.5"},
+}
+FLOOR_AIM = ">= 0.6"
 
-NewId = Callable[[], uuid.UUID]
+Append = Callable[[int, int], float]
 
 
 def transitions(count: int) -> list[Transition]:
-    """Transitions of random bytes: 120 of command, 60 of response, two events, no rows, digests of one table."""
+    """Transitions of random bytes: 120 of command data, 60 of response, two events, no rows, digests of one table."""
     draw = random.Random(count)
     found = []
     for _ in range(count):
         events = framing.pack_events([Event("happened", draw.randbytes(72)) for _ in range(2)])
         post = StateDigest(digest.TABLES, {"t": TableDigest(1, draw.getrandbits(128))}, b"").pack()
-        asked = (draw.randbytes(16), "command", None, 1_700_000_000_000, draw.randbytes(120))
-        found.append(Transition(*asked, False, draw.randbytes(60), events, framing.NO_CHANGES, post, 1000))
+        asked = (draw.randbytes(16), "command", None, 1_700_000_000_000, values.encode(draw.randbytes(117)))
+        found.append(
+            Transition(*asked, False, values.encode(draw.randbytes(57)), events, framing.NO_CHANGES, post, 1000)
+        )
     return found
 
 
-class Ours:
-    """A recorder on a file of its own; ``ready`` appends without it."""
+def recorder_on(store: JournalStore) -> Recorder:
+    """A recorder of a new stream."""
+    identity = JournalIdentity(uuid.uuid4(), "main", "bench", 1, 0, "rows", 3600, 0)
+    recorder = Recorder.open(store, "main", identity)
+    recorder.begin_epoch(Epoch(1, "bench", 1, 1, b"s", "r", "3", "l", "h", 1, 28, 0, 0, None))
+    return recorder
 
-    def __init__(self, folder: str, new_id: NewId, *, ready: bool) -> None:
+
+class Ours:
+    """A recorder on a store of its own, and its store without it."""
+
+    def __init__(self, url: str, new_id: NewId) -> None:
+        self.store = open_writer(url)
+        self.recorder = recorder_on(self.store)
         self._new_id = new_id
-        self.store = SqliteStore.open_for_write(os.path.join(folder, f"ours-{uuid.uuid4()}.db"))
-        identity = JournalIdentity(uuid.uuid4(), "main", "bench", 1, 0, "rows", 3600, 0)
-        self.recorder = Recorder.open(self.store, "main", identity)
-        self.recorder.epoch = 1
-        self.recorder.begin_epoch(Epoch(1, "bench", 1, 1, b"s", "r", "3", "l", "h", 1, 28, 0, 0, None))
-        self._ready = ready
 
     def append(self, count: int, per_commit: int) -> float:
-        """Transitions a second."""
-        given = transitions(count)
-        batches = [given[at : at + per_commit] for at in range(0, count, per_commit)]
-        if self._ready:
-            return self._append_ready(batches, count)
+        """Transitions a second, entries ready before the clock starts."""
+        batches = self.sealed(count, per_commit)
         began = time.perf_counter()
-        for batch in batches:
-            for transition in batch:
+        for entries in batches:
+            self.store.append("main", 1, entries)
+        seconds = time.perf_counter() - began
+        return count / seconds
+
+    def record(self, count: int, per_commit: int) -> float:
+        """Transitions a second, linked and sealed on the way."""
+        given = transitions(count)
+        began = time.perf_counter()
+        for at in range(0, count, per_commit):
+            for transition in given[at : at + per_commit]:
                 self.recorder.seal(self._fresh(transition))
             self.recorder.commit()
         return count / (time.perf_counter() - began)
 
-    def _append_ready(self, batches: list[list[Transition]], count: int) -> float:
-        sealed: list[list[Entry]] = []
-        for batch in batches:
-            sealed.append([self.recorder.seal(self._fresh(transition)) for transition in batch])
-        began = time.perf_counter()
-        for entries in sealed:
-            self.store.append("main", 1, entries)
-        seconds = time.perf_counter() - began
+    def sealed(self, count: int, per_commit: int) -> list[list[Entry]]:
+        """Batches of entries, each following the one before; they count as durable."""
+        given = transitions(count)
+        batches = []
+        for at in range(0, count, per_commit):
+            batches.append([self.recorder.seal(self._fresh(each)) for each in given[at : at + per_commit]])
         self.recorder.head = self.recorder.tip
         self.recorder.abandon()
-        return count / seconds
+        return batches
 
     def _fresh(self, transition: Transition) -> Transition:
         return transition._replace(request_key=self._new_id().bytes)
 
 
-class Theirs:
-    """Their application recorder, which numbers events over all aggregates as a journal does; one stored event a transition."""
+class Floor:
+    """Bytes that are encoded already, copied into a table like the journal's, a transaction a batch."""
 
-    def __init__(self, folder: str, new_id: NewId) -> None:
-        from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
+    def __init__(self, server: PostgresServer, schema: str, new_id: NewId) -> None:
+        import psycopg
 
-        self.datastore = SQLiteDatastore(os.path.join(folder, f"theirs-{uuid.uuid4()}.db"))
-        self.recorder = SQLiteApplicationRecorder(self.datastore)
-        self.recorder.create_table()
-        with self.datastore.transaction(commit=False) as cursor:
-            for pragma, wanted in (("journal_mode", "wal"), ("synchronous", 2)):
-                cursor.execute(f"PRAGMA {pragma}")
-                found = next(iter(tuple(cursor.fetchone())))
-                assert found == wanted, f"their {pragma} is {found}"
-        self._new_id = new_id
+        self._made = Ours("memory:", new_id)
+        self._db = psycopg.connect(server.url(options=f"-csearch_path={schema}"))
+        self._db.execute("CREATE TABLE floor (LIKE engine_journal INCLUDING ALL)")
+        self._db.commit()
 
     def append(self, count: int, per_commit: int) -> float:
         """Transitions a second."""
-        from eventsourcing.persistence import StoredEvent
+        from journal.stores.postgres_copy import COLUMNS, encode
 
-        draw = random.Random(count)
-        events = []
-        for _ in range(count):
-            events.append(StoredEvent(self._new_id(), 1, "transition", draw.randbytes(PAYLOAD_BYTES)))
-        batches = [events[at : at + per_commit] for at in range(0, count, per_commit)]
+        batches = [encode("main", batch) for batch in self._made.sealed(count, per_commit)]
         began = time.perf_counter()
-        for batch in batches:
-            self.recorder.insert_events(batch)
+        for data in batches:
+            with self._db.cursor().copy(f"COPY floor (stream, {COLUMNS}) FROM STDIN (FORMAT binary)") as copy:
+                copy.write(data)
+            self._db.commit()
         return count / (time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._db.close()
 
 
 def in_order() -> NewId:
@@ -124,37 +143,77 @@ def in_order() -> NewId:
 
 
 def tables(folder: str, *, rounds: int, quick: bool) -> Iterator[Table]:
-    """One table for each kind of id and size of batch."""
-    try:
-        import eventsourcing  # noqa: F401
-    except ImportError:
-        can_compare = False
-        notes = [
-            "eventsourcing is not installed, so there is nothing to compare with: pip install eventsourcing==9.5.6"
-        ]
-    else:
-        can_compare, notes = True, []
+    """One table for each kind of store, kind of id and size of batch."""
     for ids, new_id in (("ids in order", in_order()), ("random ids", uuid.uuid4)):
-        recorder, store = Ours(folder, new_id, ready=False), Ours(folder, new_id, ready=True)
-        sides = {"ours: store": store.append, "ours: recorder": recorder.append}
-        if can_compare:
-            theirs = Theirs(folder, new_id)
-            sides = {THEIRS: theirs.append, **sides}
-        for append in sides.values():
-            # A -wal that has had its full length once is overwritten from then on, which is what lasts.
-            append(WARM_UP // 100 if quick else WARM_UP, 1)
-        for per_commit, count in PER_COMMIT.items():
-            size = max(per_commit, count // 100) if quick else count
-            measured = {name: functools.partial(append, size, per_commit) for name, append in sides.items()}
-            yield Table(
-                f"durable append, {ids}, {per_commit} a commit",
-                "transitions/s",
-                by_turns(measured, rounds),
-                base=THEIRS if can_compare else "",
-                aims={"ours: store": ">= 1.2"} if per_commit == 1000 else {},
-                notes=notes,
-            )
-        recorder.store.close()
-        store.store.close()
-        if can_compare:
-            theirs.datastore.close()
+        yield from _embedded(folder, ids, new_id, rounds=rounds, quick=quick)
+        with PostgresServer({"shared_buffers": "256MB", "max_wal_size": "2GB"}) as server:
+            yield from _postgres(server, ids, new_id, rounds=rounds, quick=quick)
+
+
+def peer_or_note(make: Callable[[], Peer]) -> tuple[Peer | None, list[str]]:
+    """The peer, or why there is none."""
+    try:
+        return make(), []
+    except ImportError as error:
+        return None, [
+            f"{THEIRS} is not installed ({error}), so there is nothing to compare with: pip install '.[bench]'"
+        ]
+
+
+def _embedded(folder: str, ids: str, new_id: NewId, *, rounds: int, quick: bool) -> Iterator[Table]:
+    def place(scheme: str) -> str:
+        return f"{scheme}:{os.path.join(folder, f'ours-{uuid.uuid4()}')}"
+
+    peer, notes = peer_or_note(lambda: sqlite_peer(folder, new_id))
+    ours = {
+        name: Ours(place(scheme), new_id) for name, scheme in ((SQLITE, "sqlite"), (WAL, "wal"), (RECORDER, "sqlite"))
+    }
+    sides: dict[str, Append] = {} if peer is None else {THEIRS: peer.append}
+    sides |= {name: each.record if name == RECORDER else each.append for name, each in ours.items()}
+    yield from _by_batch(f"embedded, {ids}", sides, notes, rounds=rounds, quick=quick)
+    for each in ours.values():
+        each.store.close()
+    if peer is not None:
+        peer.close()
+
+
+def _postgres(server: PostgresServer, ids: str, new_id: NewId, *, rounds: int, quick: bool) -> Iterator[Table]:
+    schema = f"ours_{uuid.uuid4().hex[:8]}"
+    server.execute(f"CREATE SCHEMA {schema}")
+    url = server.url(options=f"-csearch_path={schema}")
+    migrate_journal(url)
+    peer, notes = peer_or_note(lambda: postgres_peer(server, new_id))
+    ours = Ours(url, new_id)
+    with closing(Floor(server, schema, new_id)) as floor:
+        sides: dict[str, Append] = {} if peer is None else {THEIRS: peer.append}
+        yield from _by_batch(
+            f"postgresql, {ids}",
+            {**sides, POSTGRES: ours.append, FLOOR: floor.append},
+            notes,
+            rounds=rounds,
+            quick=quick,
+        )
+    ours.store.close()
+    if peer is not None:
+        peer.close()
+
+
+def _by_batch(title: str, sides: dict[str, Append], notes: list[str], *, rounds: int, quick: bool) -> Iterator[Table]:
+    for append in sides.values():
+        # Files that have had their full length once are overwritten from then on, which is what lasts.
+        append(WARM_UP // 100 if quick else WARM_UP, 1)
+    for per_commit, count in PER_COMMIT.items():
+        size = max(per_commit, count // 100) if quick else count
+        measured = {name: functools.partial(append, size, per_commit) for name, append in sides.items()}
+        table = Table(
+            f"durable append, {title}, {per_commit} a commit",
+            "transitions/s",
+            by_turns(measured, rounds),
+            base=THEIRS if THEIRS in sides else "",
+            aims=AIMS[per_commit],
+            notes=list(notes),
+        )
+        if FLOOR in sides:
+            floor = table.ratio_of(POSTGRES, FLOOR)
+            table.notes.append(f"{POSTGRES} is {floor:.2f} of {FLOOR} (aim {FLOOR_AIM})")
+        yield table

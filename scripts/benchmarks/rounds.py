@@ -25,7 +25,11 @@ class Table:
 
     def ratio(self, side: str) -> float:
         """The median over the rounds of side to base."""
-        pairs = zip(self.figures[side], self.figures[self.base], strict=True)
+        return self.ratio_of(side, self.base)
+
+    def ratio_of(self, side: str, base: str) -> float:
+        """The median over the rounds of one side to another."""
+        pairs = zip(self.figures[side], self.figures[base], strict=True)
         return median(base / mine if self.upside_down else mine / base for mine, base in pairs)
 
     def to_dict(self) -> dict[str, object]:
