@@ -88,6 +88,16 @@ def _places(folder: str) -> Iterator[dict[str, Callable[[], dict[str, Any]]]]:
         yield {
             "sqlite:": lambda: {"journal": fresh("sqlite")},
             "wal:": lambda: {"journal": fresh("wal")},
+            "wal: + ship to postgresql:, ack both": lambda: {
+                "journal": fresh("wal"),
+                "ship_to": database(),
+                "ack": "both",
+            },
+            "wal: + ship to postgresql:, ack local": lambda: {
+                "journal": fresh("wal"),
+                "ship_to": database(),
+                "ack": "local",
+            },
             "postgresql:": lambda: {"journal": database()},
         }
 
