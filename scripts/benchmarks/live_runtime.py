@@ -1,4 +1,4 @@
-"""(h) The whole runtime at work: acknowledged commands a second and how long each waits, on every store, against bare ``apply``.
+"""(i) The whole runtime at work: acknowledged commands a second and how long each waits, on every store, against bare ``apply``.
 
 The generated order flow through ``exchange.py`` with accounts and holds; digests, chain and recorded rows on, as always.  *bare*
 is the same ``apply`` on plain dicts (replay_cost.py).  ``AHEAD`` commands are under way at any time, which is a busy service;

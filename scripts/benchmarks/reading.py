@@ -1,4 +1,4 @@
-"""(g) Reading a million transitions, against eventsourcing's notification log of as many events.
+"""(h) Reading a million transitions, against eventsourcing's notification log of as many events.
 
 *entries* are pages of a store, each transition as an ``Entry`` of its fields, which is what the other side gives.  *checked* is
 ``open_journal(url).read()``: besides, every entry's checksum and chain are checked.  *values* besides decodes the command's
