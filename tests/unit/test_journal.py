@@ -78,3 +78,11 @@ def test_entries_that_do_not_continue_each_other_are_found(guard: object) -> Non
 
 def test_a_command_is_done_once() -> None:
     guard_against_doing_twice()
+
+
+def test_every_error_is_public() -> None:
+    import recovery
+    from journal import errors
+
+    family = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert [name for name in family if not hasattr(recovery, name)] == []
