@@ -127,8 +127,10 @@ class ShippedStore(JournalStore):
         self._local.create(stream, identity)
 
     def append_epoch(self, stream: str, number: int, document: bytes) -> None:
-        """Record an epoch, in the target first; then what was in doubt is known."""
+        """Record an epoch, in the target first; then what was in doubt is known.  With ack="local", once, at opening."""
         self._require_own(stream)
+        if self.shipper is not None and self.shipper.started:
+            raise UsageError("what is shipped behind the receipts has one epoch for as long as it is open")
         try:
             self.target.append_epoch(stream, number, document)
         except WriterFenced:

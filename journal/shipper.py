@@ -83,6 +83,11 @@ class Shipper:
         self._answered_at = _now_s()
         self._thread.start()
 
+    @property
+    def started(self) -> bool:
+        """Whether it began."""
+        return self._epoch is not None
+
     # For the writer
 
     def offer(self, entries: Sequence[Entry]) -> None:
@@ -140,7 +145,7 @@ class Shipper:
         with self._changed:
             self._give_up_at = _now_s() + DRAIN_S
             self._changed.notify_all()
-        if self._thread.ident is not None:
+        if self.started:
             self._thread.join()
         if self._shipped < self._known and self.failure is None:
             logger.warning(

@@ -58,6 +58,8 @@ def command(
     from recovery.message_lines import CommandConsumer
 
     found = take(rest)
+    # What is shipped lies in the target, and the cursors beside it.
+    found = found._replace(journal=found.ship_to or found.journal)
     if not (arguments or reset or forget) or (forget and (arguments or reset)):
         raise UsageError("an outbox needs a COMMAND, or --reset, or --forget alone", hint="run: recovery outbox --help")
     if reset or forget:
