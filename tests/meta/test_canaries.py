@@ -17,14 +17,24 @@ from journal.journal import Journal
 from journal.postgres_schema import migrate
 from journal.recorder import Recorder
 from journal.records import Entry
+from journal.shipped_store import ShippedStore
+from journal.shipper import Shipper
 from journal.stores import postgres, sqlite, wal_writer
 from journal.testing.power_cut import PowerCutDisk, PowerCutFile
 from journal.testing.power_cut_sqlite import Inode, SqliteDisk
+from recovery.shipping import Shipping
 from tests.crash import test_file_faults as faults
 from tests.crash import test_power_cut_snapshots as on_dir
 from tests.crash import test_power_cut_sqlite as on_sqlite
 from tests.crash import test_power_cut_wal as on_wal
-from tests.unit import test_journal, test_outbox, test_postgres_store, test_projections, test_unknown_outcome
+from tests.unit import (
+    test_journal,
+    test_outbox,
+    test_postgres_store,
+    test_projections,
+    test_shipping,
+    test_unknown_outcome,
+)
 
 # One sync left out, under dir:
 
@@ -298,3 +308,34 @@ def test_an_unknown_commit_resolved_without_a_new_epoch_is_found(monkeypatch: py
     monkeypatch.setattr(Recorder, "_renew_epoch", lambda self: None)
     with pytest.raises((AssertionError, RecoveryError)):
         guard("without", [False])
+
+
+# A receipt before the target has the command; one by a writer that slept and did not ask; messages before they are shipped
+
+
+def append_here_alone(store: ShippedStore, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
+    """The target is left out."""
+    store._local.append(stream, epoch, entries)
+
+
+def test_a_receipt_before_the_target_has_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShippedStore, "_append_both", append_here_alone)
+    with pytest.raises(AssertionError):
+        test_shipping.guard_both_have_it(test_shipping.Places(tmp_path, f"sqlite:{tmp_path}/target.db"), monkeypatch)
+
+
+def test_messages_ahead_of_the_target_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shipping, "published", lambda shipping, head: head.command_id)
+    with pytest.raises(AssertionError):
+        test_shipping.guard_an_outbox_waits(test_shipping.Places(tmp_path, f"sqlite:{tmp_path}/target.db"), monkeypatch)
+
+
+def test_a_sleeper_that_does_not_ask_is_found(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(postgres_url)
+    monkeypatch.setattr(Shipper, "confirm", lambda shipper: None)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test_shipping.guard_a_sleeper_asks(
+            test_shipping.Places(tmp_path, postgres_url), tmp_path / "elsewhere", monkeypatch
+        )

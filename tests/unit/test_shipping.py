@@ -341,7 +341,8 @@ def test_no_image_is_ahead_of_the_target(places: Places, monkeypatch: pytest.Mon
         assert till.snapshot() == 12
 
 
-def test_an_outbox_hands_out_only_what_is_shipped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def guard_an_outbox_waits(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outbox hands out only what is shipped (a canary breaks this)."""
     heard: list[int] = []
     with places.open(ack="local") as till:
         gate = Gate(till, monkeypatch)
@@ -351,8 +352,10 @@ def test_an_outbox_hands_out_only_what_is_shipped(places: Places, monkeypatch: p
         gate.open.clear()
         till.execute(deposit(2))
         time.sleep(0.3)
-        assert heard == [1]
-        gate.open.set()
+        try:
+            assert heard == [1]
+        finally:
+            gate.open.set()
         wait_until("nothing is delivered", lambda: heard == [1, 2])
     places.wipe()  # its cursor lies beside the target
     with places.open(ack="local") as till:
@@ -360,6 +363,10 @@ def test_an_outbox_hands_out_only_what_is_shipped(places: Places, monkeypatch: p
         till.execute(deposit(3))
         wait_until("nothing is delivered", lambda: heard == [1, 2, 3])
     assert Outbox(places.target, name="mail", deliver=lambda message: None).run_once() == 0
+
+
+def test_an_outbox_hands_out_only_what_is_shipped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard_an_outbox_waits(places, monkeypatch)
 
 
 # Another writer
@@ -385,16 +392,13 @@ def test_a_writer_that_was_replaced_stops_at_once_and_says_why(postgres_places: 
     assert places.ids(places.target) == [1, 2]
 
 
-def test_a_writer_that_slept_acknowledges_nothing_before_it_asked(
-    postgres_places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock jumps by more than the lease, as it does for a process that is stopped."""
-    places = postgres_places
+def guard_a_sleeper_asks(places: Places, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock jumps by more than the lease, as it does for a process that is stopped (a canary breaks this)."""
     monkeypatch.setattr(shipper, "POLL_S", 60.0)
     till = places.open(ack="local")
     till.execute(deposit(1))
     wait_until("it is not shipped", lambda: till.status()["shipping"]["commands_behind"] == 0)
-    with Places(tmp_path / "elsewhere", places.target).open(ack="local", takeover=True) as second:
+    with Places(elsewhere, places.target).open(ack="local", takeover=True) as second:
         second.execute(deposit(2))
         now_s = shipper._now_s()
         monkeypatch.setattr(shipper, "_now_s", lambda: now_s + 100.0)
@@ -403,6 +407,12 @@ def test_a_writer_that_slept_acknowledges_nothing_before_it_asked(
                 till.execute(asked)
     till.close(snapshot=False)
     assert places.ids(places.local) == [1]
+
+
+def test_a_writer_that_slept_acknowledges_nothing_before_it_asked(
+    postgres_places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard_a_sleeper_asks(postgres_places, tmp_path / "elsewhere", monkeypatch)
 
 
 def test_an_unreachable_target_holds_nobody_up_for_long(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
