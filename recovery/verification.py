@@ -57,6 +57,7 @@ def verify(
     explain: bool = True,
     app_dir: str = ".",
     guard: str = OFF,
+    explain_s: float = QUICK_S,
     progress: Progress | None = None,
 ) -> Report:
     """Replay the commands with ``after < id <= until`` (None: all that are kept) and compare each with its record.
@@ -67,7 +68,7 @@ def verify(
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
     judged too, and the verdict is "damaged".  What could not be opened is raised.  ``perturb`` replays what verified under
     other conditions too, in child processes (recovery/perturbed_range.py).  ``explain=False`` leaves out the
-    experiments, in child processes too, that look for why a command diverges.
+    experiments, in child processes too, that look for why a command diverges, for about ``explain_s`` seconds.
     Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
     line diverges there.
 
@@ -98,7 +99,10 @@ def verify(
         found = verification.report(began)
         # A process of its own would run the engine without the guard that stopped it here.
         elsewhere = explain and guard != STRICT
-        return _explained(found, named, reader, verification.begun, perturb=perturb, elsewhere=elsewhere)
+        seconds = None if perturb else explain_s
+        return _explained(
+            found, named, reader, verification.begun, perturb=perturb, elsewhere=elsewhere, seconds=seconds
+        )
     finally:
         if isinstance(journal, str):
             reader.close()
@@ -357,7 +361,14 @@ class _Verification:
 
 
 def _explained(
-    found: Report, named: _Named, reader: Journal, begun: dict[int, int], *, perturb: bool, elsewhere: bool
+    found: Report,
+    named: _Named,
+    reader: Journal,
+    begun: dict[int, int],
+    *,
+    perturb: bool,
+    elsewhere: bool,
+    seconds: float | None,
 ) -> Report:
     """The report with what other conditions showed, why each divergence happened, and what to type to see it again.
 
@@ -367,7 +378,7 @@ def _explained(
     there = Place.of(named.engine, named.journal, stream=reader.stream, snapshots=named.images, app_dir=named.app_dir)
     there = there if elsewhere else None
     found = perturbed(found, there) if perturb else found
-    divergences = list(explained(found.divergences, there, seconds=None if perturb else QUICK_S))
+    divergences = list(explained(found.divergences, there, seconds=seconds))
     if there is not None:
         _look_for_restore_holes(divergences, named, reader, begun)
     flags = ["--perturb"] if found.perturbed else []

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Replay under other hash seeds, zones, locales, clocks, threads, … too.",
 )
+@click.option(
+    "--explain-s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to look into why it diverged; 0: not at all.",
+)
 @click.option("--strict", is_flag=True, help="Anything not checked exits 5.")
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Replay in N processes.  [default: 1]")
 @click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")
@@ -68,7 +76,8 @@ def command(
     recovery replay --emit-pytest tests/test_divergence.py
     """
     found = take(asked)
-    report = _replayed(found, asked, compare=verify, explain=not git_bisect or asked["perturb"], quiet=quiet)
+    explain = asked["perturb"] or (asked["explain_s"] > 0 and not git_bisect)
+    report = _replayed(found, asked, compare=verify, explain=explain, quiet=quiet)
     document = report.to_dict()
     if as_json:
         show_json(document)

@@ -1,4 +1,4 @@
-"""Engines whose outcome depends on the process, the machine or the hour: each tags an order by something that no command holds."""
+"""Engines whose outcome depends on the process, the machine or the hour: on something that no command holds."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class SetOfEnum(Tagging):
 @by_hash_seed("takes the smallest of a set by a key that ties")
 class SortTies(Tagging):
     def tag(self, context: Context, command: Command) -> Tag:
-        return Tag(sorted(set(VENUES), key=len)[0], 0)
+        return Tag(sorted(set(VENUES), key=lambda name: len(name) // 4)[0], 0)
 
 
 @by_hash_seed("fills a heap from a set, with keys that tie")
@@ -105,7 +105,7 @@ class HeapTies(Tagging):
     def tag(self, context: Context, command: Command) -> Tag:
         heap: list[tuple[int, int, str]] = []
         for number, name in enumerate(set(VENUES)):
-            heapq.heappush(heap, (len(name), number, name))
+            heapq.heappush(heap, (len(name) // 4, number, name))
         return Tag(heapq.heappop(heap)[2], len(heap))
 
 
@@ -135,7 +135,7 @@ class AnswerInSetOrder(Tagging):
 @by_hash_seed("allots what is left over to the first of a set of accounts", flow=EXCHANGE)
 class AllotsToFirstOfSet(FeeTaking):
     def fee(self, context: Context, owner: str, volume: int) -> Any:
-        names = {name for name in list(self.accounts)[:6]}
+        names = set(list(self.accounts)[:6])
         lucky = next(iter(names))
         account = self.accounts[lucky]
         self.accounts[lucky] = account._replace(cash=account.cash + 1)
@@ -217,13 +217,13 @@ class Monotonic(Tagging):
         return Tag(fixed(context, lambda: str(time.monotonic_ns())), 0)
 
 
-@by_clock("calls an order old by the wall clock", recorded=World(clock_hours=-24 * 400))
+@by_clock("calls an order old by the wall clock", recorded=World(clock_hours=24 * 100))
 class OldByWallClock(Tagging):
     def tag(self, context: Context, command: Command) -> Tag:
-        return Tag("young", datetime.now(tz=UTC).year)
+        return Tag("day of the year", datetime.now(tz=UTC).timetuple().tm_yday)
 
 
-@by_clock("has a session by the hour of the day", recorded=World(clock_hours=-7))
+@by_clock("has a session by the hour of the day", recorded=World(clock_hours=7))
 class TimeOfDay(Tagging):
     def tag(self, context: Context, command: Command) -> Tag:
         return Tag("session", datetime.now(tz=UTC).hour)
@@ -490,4 +490,3 @@ class WeakDictionary(Tagging):
 
     def tag(self, context: Context, command: Command) -> Tag:
         return Tag("known" if "last" in self.watchers else "new", 0)
-

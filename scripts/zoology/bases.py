@@ -97,7 +97,10 @@ class PlainBook:
 
     def capture(self) -> Any:
         """All of it, in order."""
-        return {"orders": sorted([order_id, *order] for order_id, order in self.orders.items()), "changes": self.changes}
+        return {
+            "orders": sorted([order_id, *order] for order_id, order in self.orders.items()),
+            "changes": self.changes,
+        }
 
     def restore(self, value: Any) -> None:
         """Become what was captured."""

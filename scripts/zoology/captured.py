@@ -54,7 +54,7 @@ class IteratorNotCaptured(PlainBook):
 @of_capture("keys that are int, and text after a restore from JSON")
 class KeysDrift(PlainBook):
     def capture(self) -> Any:
-        return json.dumps({"orders": self.orders, "changes": self.changes}, sort_keys=True)
+        return json.dumps({"orders": self.orders, "changes": self.changes})
 
     def restore(self, value: Any) -> None:
         found = json.loads(value)

@@ -153,7 +153,11 @@ class FullKeyHeap(PlainBook):
 @clean("captures alias the live state, which the framework encodes at once", flow=FEED)
 class AliasingCapture(PlainBook):
     def capture(self) -> Any:
-        return {"orders": [[i, *o] for i, o in sorted(self.orders.items())], "live": self.orders, "changes": self.changes}
+        return {
+            "orders": [[i, *o] for i, o in sorted(self.orders.items())],
+            "live": self.orders,
+            "changes": self.changes,
+        }
 
     def restore(self, value: Any) -> None:
         super().restore(value)

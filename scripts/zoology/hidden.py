@@ -75,7 +75,7 @@ class DefaultArgument(Tagging):
         return Tag("seen", len(seen))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _first_price(side: str, holder: Any = None) -> list[int]:
     return []
 
@@ -101,7 +101,9 @@ class ContextVariable(Tagging):
 _MONEY = decimal.Context(prec=12)
 
 
-@of_process("lowers the precision of a shared decimal context on the way", flow=EXCHANGE, restarts=(450,), images=(300,))
+@of_process(
+    "lowers the precision of a shared decimal context on the way", flow=EXCHANGE, restarts=(450,), images=(300,)
+)
 class SharedPrecision(FeeTaking):
     def fee(self, context: Context, owner: str, volume: int) -> Any:
         _MONEY.prec = max(4, _MONEY.prec - 1)

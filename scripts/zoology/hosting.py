@@ -8,9 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recovery import Command
 from zoology.flows import Row, read_flow
 from zoology.specimen import EXCHANGE, LONG, Specimen
 
@@ -65,7 +67,7 @@ class Task(NamedTuple):
     def lives(self, count: int) -> Iterator[range]:
         """The command ids of each life of the engine."""
         edges = [1, *self.restarts, count + 1]
-        yield from (range(first, end) for first, end in zip(edges, edges[1:], strict=False))
+        yield from (range(first, end) for first, end in pairwise(edges))
 
     def acts_before(self, command_id: int) -> list[str]:
         """What the host does before a command."""
@@ -76,6 +78,11 @@ class Task(NamedTuple):
         if self.flow in (EXCHANGE, LONG):
             return "fail", {}
         return "created", {"order_id": 1, "side": "bid", "cents": 1, "satoshi": -1}
+
+
+def command_of(row: Row, command_id: int) -> Command:
+    """The command of one row of a flow."""
+    return Command(row[0], row[1], request_id=f"zoo {command_id}", received_at_ms=row[2])
 
 
 def load(spec: str) -> type:

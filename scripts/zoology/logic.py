@@ -313,4 +313,3 @@ class TagsAtDeletion(Tagging):
             old = self.tags[command.data["order_id"]]
             self.tags[command.data["order_id"]] = Tag(old.text, old.number + 1)
         return response
-

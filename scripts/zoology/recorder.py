@@ -1,24 +1,32 @@
-"""Records one specimen's history with the real runtime, life by life.  A process of its own; the task is on stdin."""
+"""Records one specimen's history with the real runtime, life by life, and then, by brute force, what every command did.
+
+A process of its own; the task is on stdin, the file of random choices its argument; without it, it only records.
+"""
 
 from __future__ import annotations
 
 import decimal
 import gc
+import sys
 from itertools import islice
 from typing import Any
 
 from recovery import Command, Receipt, Runtime
-from zoology.hosting import SEED, Task, in_a_process_of_its_own, load, settle_in
+from zoology import fixing, truth
+from zoology.hosting import SEED, Task, command_of, in_a_process_of_its_own, load, settle_in
 from zoology.spoiling import spoil
 
 
 def main() -> None:
-    """Record."""
+    """Record, and do it again without the framework."""
     task = Task.read()
     settle_in(task)
     rows = task.rows()
     for life in task.lives(len(rows)):
         in_a_process_of_its_own(lambda: one_life(task, rows, life))  # noqa: B023 - it is called at once
+    if sys.argv[1:]:
+        fixing.give(sys.argv[1], None)
+        truth.record(task)
 
 
 def one_life(task: Task, rows: list[Any], life: range) -> None:
@@ -38,7 +46,7 @@ def one_life(task: Task, rows: list[Any], life: range) -> None:
         **({} if tables else {"digest_every": task.digest_every}),
     ) as runtime:
         at = life[0]
-        commands = (command(row, number) for number, row in enumerate(rows[at - 1 : life[-1]], at))
+        commands = (command_of(row, number) for number, row in enumerate(rows[at - 1 : life[-1]], at))
         for stop in sorted(stop for stop in stops if life[0] - 1 <= stop <= life[-1]):
             for done in runtime.execute_many(islice(commands, stop + 1 - at)):
                 if not isinstance(done, Receipt):
@@ -50,11 +58,6 @@ def one_life(task: Task, rows: list[Any], life: range) -> None:
                 for what in task.acts_before(at):
                     act(task, runtime, what)
         runtime.close(snapshot=not last)
-
-
-def command(row: Any, number: int) -> Command:
-    """The command of one row of the flow."""
-    return Command(row[0], row[1], request_id=f"zoo {number}", received_at_ms=row[2])
 
 
 def act(task: Task, runtime: Any, what: str) -> None:

@@ -18,10 +18,9 @@ spoilt = functools.partial(specimen, flow=EXCHANGE)
 )
 class TouchedOutside(Exchange):
     def touch(self) -> None:
-        """Enrich everybody; the next command that meets one of them records what it found."""
+        """Enrich the one whom the next command meets, which then records what it found."""
         rows = self.accounts._rows
-        for name, account in rows.items():
-            rows[name] = Account(account.cash + 1000, *account[1:])
+        rows["account-222"] = Account(rows["account-222"].cash + 1000, *rows["account-222"][1:])
 
 
 @spoilt(
@@ -52,7 +51,11 @@ class SumBent(Exchange):
 
 
 @specimen(
-    "an answer is recorded otherwise than it was given", flow=FEED, cause=("hidden state", "unknown"), spoilt="bend the answer", spoilt_at=222
+    "an answer is recorded otherwise than it was given",
+    flow=FEED,
+    cause=("hidden state", "unknown"),
+    spoilt="bend the answer",
+    spoilt_at=222,
 )
 class AnswerBent(Tagging):
     pass

@@ -14,7 +14,8 @@ from zoology.hosting import Task
 from zoology.specimen import World
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 180
+TIMEOUT_S = 400
+HERE = World()
 VARIABLES = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 
 
@@ -67,7 +68,12 @@ class Place:
         return out
 
     def verb(
-        self, engine: str, *arguments: str, world: World = World(), trace: str = "", sabotage: str = ""  # noqa: B008
+        self,
+        engine: str,
+        *arguments: str,
+        world: World = HERE,
+        trace: str = "",
+        sabotage: str = "",
     ) -> tuple[dict[str, Any], int, int]:
         """``recovery VERB … --json`` as a user would type it; its document, exit code and process id.
 

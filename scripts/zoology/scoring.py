@@ -12,6 +12,7 @@ from zoology.hosting import Task
 from zoology.running import Ended, Place
 from zoology.specimen import Specimen
 
+EXPLAIN_S = 150
 MARKS = ("caught", "command", "place", "field", "cause")
 
 
@@ -33,14 +34,16 @@ class Score:
         return not self.wrong and all(self.marks.values())
 
 
-def examine(specimen: Specimen, folder: Path, flows: Path, *, sabotage: str = "") -> Score:
-    """Record, replay, work out, compare."""
+def examine(specimen: Specimen, folder: Path, flows: Path, *, sabotage: str = "", why: bool = True) -> Score:
+    """Record, replay, work out, compare.  ``why``: the cause too."""
     began = time.perf_counter()
     score = Score(specimen.name)
     place = Place(folder, flows)
     try:
-        document, truth = _both_answers(specimen, place, sabotage)
+        document, truth = _both_answers(specimen, place, sabotage, why)
         mark(score, specimen, truth, document)
+        if not why:
+            score.marks.pop("cause", None)
     except Ended as error:
         score.marks["caught"] = False
         score.wrong.append(str(error))
@@ -48,21 +51,29 @@ def examine(specimen: Specimen, folder: Path, flows: Path, *, sabotage: str = ""
     return score
 
 
-def _both_answers(specimen: Specimen, place: Place, sabotage: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _both_answers(
+    specimen: Specimen, place: Place, sabotage: str, why: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     recorded, replayed = specimen.recorded, specimen.replayed
     before = Task.of(specimen, place.folder, place.flows, recorded=True)
     after = Task.of(specimen, place.folder, place.flows, recorded=False)
     traces = [str(place.folder / name) for name in ("recorded.trace", "replayed.trace")]
-    place.module("zoology.recorder", before, recorded, trace=traces[0])
-    arguments = ["replay", *specimen.replay, *(["--after", str(specimen.after)] if specimen.after else [])]
+    place.module("zoology.recorder", before, recorded, *([] if specimen.spoilt else traces[:1]), trace=traces[0])
+    # However long it takes: the machine may be busy with another specimen.
+    arguments = [
+        "replay",
+        "--explain-s",
+        f"{EXPLAIN_S if why else 0}",
+        *specimen.replay,
+        *(["--after", str(specimen.after)] if specimen.after else []),
+    ]
     world = recorded if "--perturb" in specimen.replay else replayed
     document, _, process = place.verb(specimen.engine, *arguments, world=world, trace=traces[1], sabotage=sabotage)
     (place.folder / "report.json").write_text(json.dumps(document))
     if specimen.spoilt:
         truth = json.loads((place.folder / "spoilt.json").read_text())
     else:
-        place.module("zoology.truth", before, recorded, "record", traces[0])
-        truth = json.loads(place.module("zoology.truth", after, replayed, "compare", traces[1], str(process)))
+        truth = json.loads(place.module("zoology.truth", after, replayed, traces[1], str(process)))
     (place.folder / "truth.json").write_text(json.dumps(truth))
     return document, truth
 

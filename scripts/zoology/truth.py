@@ -1,8 +1,8 @@
 """The right answer by brute force: a plain loop that applies commands and looks at the whole state after each.
 
 It shares with the replayer nothing but the tables and ``Context``.  ``record`` runs in the recorded world and writes what
-every command did; ``compare`` runs in the replayed world, beside that, and prints every command that did otherwise, each
-time going on from the state that was recorded.  A process of its own; the task is on stdin.
+every command did; ``compare`` runs in the replayed world, beside that, and finds every command that did otherwise, each time
+going on from the state that was recorded.  As a process of its own it compares; the task is on stdin.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from recovery import Command, Context, Reject, TableEngine
 from recovery.json_values import from_json, to_json
 from recovery.table_engine import run_rebuild, state_of
 from zoology import fixing
-from zoology.hosting import SEED, Task, in_a_process_of_its_own, load, settle_in
-from zoology.recorder import command as command_of
+from zoology.hosting import SEED, Task, command_of, in_a_process_of_its_own, load, settle_in
 
 State = dict[tuple[str, str], list[Any]]
 """By table and key (JSON text): the row's fields as JSON texts, each with its name."""
@@ -133,7 +132,11 @@ class Keeper:
             return values.encode(self.engine.capture()).hex()
         tables = state_of(self.engine).tables
         return json.dumps(
-            [[name, to_json(key), to_json(_plain(row))] for name, table in tables.items() for key, row in table._rows.items()]
+            [
+                [name, to_json(key), to_json(_plain(row))]
+                for name, table in tables.items()
+                for key, row in table._rows.items()
+            ]
         )
 
     def become(self, image: str) -> None:
@@ -172,7 +175,13 @@ def record(task: Task) -> None:
     rows = task.rows()
     Path(task.folder, "outcomes.jsonl").unlink(missing_ok=True)
     for life in task.lives(len(rows)):
-        in_a_process_of_its_own(lambda: on_a_thread(lambda: one_life(task, rows, life)))  # noqa: B023 - called at once
+        in_a_process_of_its_own(lambda: imported_and_run(task, rows, life))  # noqa: B023 - called at once
+
+
+def imported_and_run(task: Task, rows: list[Any], life: range) -> None:
+    """One life: the module is imported on the main thread, and the commands applied on another."""
+    load(task.engine)
+    on_a_thread(lambda: one_life(task, rows, life))
 
 
 def on_a_thread(work: Any) -> None:
@@ -254,14 +263,18 @@ def compare(task: Task) -> list[dict[str, Any]]:
             _merge(replayed, ours["delta"])
             places = dict.fromkeys((each[0], each[1]) for each in (*theirs["delta"], *ours["delta"]))
             fields = [each for place in places for each in differences(place, recorded.get(place), replayed.get(place))]
-            parts = {part: _sides(theirs[part], ours[part]) for part in ("response", "events") if theirs[part] != ours[part]}
+            parts = {
+                part: _sides(theirs[part], ours[part]) for part in ("response", "events") if theirs[part] != ours[part]
+            }
             if ours["failed"]:
                 parts.pop("events", None)
             if fields or parts or theirs["state"] != ours["state"]:
                 found.append({"command_id": theirs["id"], "fields": fields, "parts": parts})
                 if not (keeper.tables and task.keep_going):
                     return found
-                keeper.write((table, from_json(json.loads(key)), _row(recorded.get((table, key)))) for table, key in places)
+                keeper.write(
+                    (table, from_json(json.loads(key)), _row(recorded.get((table, key)))) for table, key in places
+                )
                 _merge(replayed, [[*place, row] for place, row in keeper._delta()])
     return found
 
@@ -296,15 +309,11 @@ def _sides(recorded: str, replayed: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """``record TRACE`` or ``compare TRACE [PROCESS]``."""
+    """The arguments: the file for random choices, and the process whose choices count."""
     task = Task.read()
-    mode, trace, *process = sys.argv[1:]
-    fixing.give(trace, int(process[0]) if process else None)
+    fixing.give(sys.argv[1], int(sys.argv[2]))
     settle_in(task)
-    if mode == "record":
-        record(task)
-    else:
-        print(json.dumps(compare(task)))
+    print(json.dumps(compare(task)))
 
 
 if __name__ == "__main__":
