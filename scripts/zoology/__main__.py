@@ -22,7 +22,7 @@ from zoology.scoring import MARKS, Score, examine
 from zoology.specimen import CLEAN, SPECIMENS, Specimen
 from zoology.watching import Watched, clean_specimen, watch
 
-QUICK = ("set first", "list beside", "touched outside")
+QUICK = ("set first", "change dropped", "touched outside")
 QUICK_CLEAN = ("own digest",)
 QUICK_CANARIES = 1
 LABELS = {

@@ -16,7 +16,7 @@ from zoology.specimen import World
 SCRIPTS = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 400
 HERE = World()
-VARIABLES = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+VARIABLES = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "RECOVERY_EVIDENCE": "off"}
 
 
 class Ended(Exception):
