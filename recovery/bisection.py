@@ -28,6 +28,7 @@ from journal.urls import redacted
 from recovery.bisected import RECORD, Bisection
 from recovery.divergence import Divergence
 from recovery.loading import EngineArgument, engine_factory, engine_spec
+from recovery.plain_text import visible
 from recovery.report import DAMAGED, DIVERGED, NOTHING
 from recovery.verification import Progress, verify
 from snapshots.store import SnapshotStore
@@ -94,7 +95,7 @@ def find_divergence(
     looked for, where it is elsewhere.  ``good`` and ``bad`` are names of commits in the git repository that holds ``app_dir``.
     Two journals need no engine; with one, rows have the names of their fields.  ``explain=False`` does not look for why, which
     takes some seconds in processes of its own, where the engine is compared with the record.  ``progress`` is told (done, all),
-    ``told`` of each revision that was judged, in a line.
+    ``told`` hears, in a line, of each revision that was judged, and of a divergence before it is looked for why.
     """
     asked = [name for name, given in (("against", against), ("other_journal", other_journal)) if given is not None]
     asked += ["good"] if good is not None or bad is not None else []
@@ -125,7 +126,7 @@ def find_divergence(
             *_names(engine, journal), images, good=good, bad=bad, jobs=jobs, progress=progress, told=told, **there
         )
     else:
-        found = _in_record(engine, journal, snapshots, progress, **there, jobs=jobs, explain=explain)
+        found = _in_record(engine, journal, snapshots, progress, told, **there, jobs=jobs, explain=explain)
     return replace(found, seconds=time.perf_counter() - began)
 
 
@@ -147,10 +148,11 @@ def _in_record(
     journal: str | Journal,
     snapshots: str | SnapshotStore | None,
     progress: Progress | None,
+    told: Callable[[str], None],
     **options: Any,
 ) -> Bisection:
     """The first command that this code does otherwise than it is recorded."""
-    reached = 0
+    reached, began, found_after = 0, time.perf_counter(), dict[str, float]()
 
     def tell(done: int, everything: int) -> None:
         nonlocal reached
@@ -158,20 +160,32 @@ def _in_record(
         if progress is not None:
             progress(done, everything)
 
-    report = verify(engine, journal, snapshots, progress=tell, **options)
+    def diverged(first: Divergence) -> None:
+        found_after["found_after_s"] = round(time.perf_counter() - began, 3)
+        what = ", ".join(first.what)
+        why = "; looking for why" if options["explain"] else ""
+        told(f"command {first.command_id} ({visible(first.type)}) diverges in {what}{why}")
+
+    report = verify(engine, journal, snapshots, progress=tell, diverged=diverged, **options)
     first = report.divergences[0] if report.divergences else None
     before = report.commands if first is None else first.command_id - report.first
-    # Each command of the range up to the divergence was executed, or what is missing is named under not_checked.
+    # Each command of the range up to the divergence was replayed, or what is missing is named under not_checked.
     proven = report.verdict != NOTHING and (first is None or report.commands == before + 1)
     proven = proven and (report.verdict != DAMAGED or first is not None)
     if report.verdict == NOTHING:
         evidence = "no command was compared"
     elif proven:
         evidence = (
-            f"each of the {before} commands {'before it ' if first else ''}was executed, and agrees with its record"
+            f"each of the {before} commands {'before it ' if first else ''}was replayed, and agrees with its record"
         )
     else:
         evidence = "not every command before it could be replayed"
+    notes: tuple[str, ...] = ()
+    if first is not None and "post_digest" in first.what and report.checked["post_digest"] <= before:
+        notes = (
+            "the state is compared at some commands alone, and may have gone astray at any since the last of them; "
+            "--against an engine that does right names the command itself",
+        )
     return Bisection(
         RECORD,
         DIVERGED if first is not None and proven else report.verdict,
@@ -182,10 +196,12 @@ def _in_record(
         evidence,
         (
             f"the record in {redacted(journal) if isinstance(journal, str) else journal.store.location}",
-            f"{report.engine} as it is here",
+            f"{engine if isinstance(engine, str) else report.engine} as it is here",
         ),
         proven=proven,
+        notes=notes,
         not_checked=tuple(line for line in report.not_checked if first is None or not line.endswith("stopped there")),
         damage=report.damage,
         engine=report.engine,
+        details={**found_after},
     )

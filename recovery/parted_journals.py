@@ -22,7 +22,7 @@ from journal.errors import Gap, RecoveryError, Trimmed, UsageError
 from journal.framing import Change
 from journal.journal import PAGE_ENTRIES, Journal, check_continues
 from journal.records import Entry, Head
-from journal.urls import open_reader, redacted
+from journal.urls import open_history, open_reader, redacted
 from recovery import divergence as words
 from recovery.bisected import JOURNALS, Bisection
 from recovery.divergence import ABSENT, Divergence, FieldDifference
@@ -52,12 +52,19 @@ def compare_journals(
     UsageError where they differ at ``after`` already; Trimmed where they do at the first command that both still keep.
     """
     with ExitStack() as opened:
-        pair = []
-        for each, name in ((journal, stream), (other, stream if other_stream is None else other_stream)):
-            pair.append(opened.enter_context(Journal(open_reader(each), name)) if isinstance(each, str) else each)
+        pair = [
+            opened.enter_context(_opened(each, name, stream)) if isinstance(each, str) else each
+            for each, name in ((journal, stream), (other, other_stream))
+        ]
         search = _Search(pair[0], pair[1])
         names = {} if engine is None else search.field_names(engine, app_dir)
         return search.run(after, until, names=lambda table: names.get(table, ()))
+
+
+def _opened(url: str, stream: str | None, default: str) -> Journal:
+    if stream is None and url.startswith("file:"):
+        return open_history(url.removeprefix("file:"))  # it holds one stream, whatever its name
+    return Journal(open_reader(url), default if stream is None else stream)
 
 
 class _Search:

@@ -59,6 +59,7 @@ def verify(
     guard: str = OFF,
     explain_s: float = QUICK_S,
     progress: Progress | None = None,
+    diverged: Callable[[Divergence], None] | None = None,
 ) -> Report:
     """Replay the commands with ``after < id <= until`` (None: all that are kept) and compare each with its record.
 
@@ -68,7 +69,8 @@ def verify(
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
     judged too, and the verdict is "damaged".  What could not be opened is raised.  ``perturb`` replays what verified under
     other conditions too, in child processes (recovery/perturbed_range.py).  ``explain=False`` leaves out the
-    experiments, in child processes too, that look for why a command diverges, for about ``explain_s`` seconds.
+    experiments, in child processes too, that look for why a command diverges, for about ``explain_s`` seconds; ``diverged``
+    is told the first before them.
     Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
     line diverges there.
 
@@ -97,12 +99,10 @@ def verify(
         else:
             verification.replay_here()
         found = verification.report(began)
-        # A process of its own would run the engine without the guard that stopped it here.
-        elsewhere = explain and guard != STRICT
-        seconds = None if perturb else explain_s
-        return _explained(
-            found, named, reader, verification.begun, perturb=perturb, elsewhere=elsewhere, seconds=seconds
-        )
+        if diverged is not None and found.divergences:
+            diverged(found.divergences[0])
+        seconds = (None if perturb else explain_s) if explain else 0
+        return _explained(found, named, reader, verification.begun, perturb=perturb, guard=guard, seconds=seconds)
     finally:
         if isinstance(journal, str):
             reader.close()
@@ -367,19 +367,22 @@ def _explained(
     begun: dict[int, int],
     *,
     perturb: bool,
-    elsewhere: bool,
+    guard: str,
     seconds: float | None,
 ) -> Report:
     """The report with what other conditions showed, why each divergence happened, and what to type to see it again.
 
     ``begun`` has, by the first divergence of each segment, the command after which the segment began to execute;
-    ``elsewhere`` says whether it may be executed in other processes.
+    ``seconds`` is about how long it is looked for why: 0 for not at all, None for as long as it takes.
     """
     there = Place.of(named.engine, named.journal, stream=reader.stream, snapshots=named.images, app_dir=named.app_dir)
-    there = there if elsewhere else None
+    # A process of its own would run the engine without the guard that stopped it here.
+    there = None if guard == STRICT else there
     found = perturbed(found, there) if perturb else found
-    divergences = list(explained(found.divergences, there, seconds=seconds))
-    if there is not None:
+    divergences = list(found.divergences)
+    if seconds != 0:
+        divergences = list(explained(divergences, there, seconds=seconds))
+    if seconds != 0 and there is not None:
         _look_for_restore_holes(divergences, named, reader, begun)
     flags = ["--perturb"] if found.perturbed else []
     return replace(

@@ -56,6 +56,8 @@ def command(
     recovery bisect --good v1.4 --bad HEAD
     git bisect run recovery bisect --git-bisect
     """
+    if emit_pytest and (asked["other_journal"] or asked["good"]):
+        raise click.UsageError("--emit-pytest writes a test of the code here, with the record or with --against")
     against, against_app_dir = asked["against"] or "", asked["against_app_dir"] or ""
     found = take(asked)
     bisection = _bisection(found, asked, git_bisect=git_bisect, quiet=quiet)
@@ -65,15 +67,7 @@ def command(
     else:
         click.echo(str(bisection))
     publish(document, title="recovery bisect", html=html, junit_xml=junit_xml, images=lambda: _images(found))
-    if asked["other_journal"] is None and asked["good"] is None:
-        emit(
-            emit_pytest,
-            bisection.first_divergence,
-            found,
-            against=against,
-            against_app_dir=against_app_dir,
-            quiet=quiet,
-        )
+    emit(emit_pytest, bisection.first_divergence, found, against=against, against_app_dir=against_app_dir, quiet=quiet)
     return bisection.exit_code
 
 

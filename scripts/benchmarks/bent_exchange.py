@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from recovery import Command, Context
+from recovery import Command, Context, Reject
 from recovery.examples.exchange import Exchange
 
 BENT_AT = int(os.environ.get("BENT_AT", "0"))
@@ -16,5 +16,9 @@ class BentExchange(Exchange):
 
     def apply(self, context: Context, command: Command) -> Any:
         """Answer, and at one command otherwise."""
-        answer = super().apply(context, command)
-        return {"bent": answer} if context.command_id == BENT_AT else answer
+        if context.command_id != BENT_AT:
+            return super().apply(context, command)
+        try:
+            return {"bent": super().apply(context, command)}
+        except Reject as rejection:
+            raise Reject("bent", rejection.code) from rejection

@@ -63,11 +63,13 @@ def test_history_that_comes_out_the_same(shell: Shell) -> None:
 
 
 def test_the_first_divergence_as_text_page_and_test_results(shell: Shell, tmp_path: Path) -> None:
-    code, out, _ = shell("--engine", "tests.cancelling:There", "--html", "b.html", "--junit-xml", "b.xml")
+    engine = ("--git-bisect", "--engine", "tests.cancelling:There")
+    code, out, err = shell(*engine, "--html", "b.html", "--junit-xml", "b.xml")
     assert code == 1
     assert "command 11 (add) diverges in post_digest" in out
     assert "/total: recorded 66, replayed 67" in out
-    assert "evidence: each of the 10 commands before it was executed, and agrees with its record" in out
+    assert err.startswith("command 11 (add) diverges in post_digest\n")
+    assert "evidence: each of the 10 commands before it was replayed, and agrees with its record" in out
     page = (tmp_path / "b.html").read_text()
     assert "recorded history" in page
     assert "diverged" in page
@@ -75,9 +77,12 @@ def test_the_first_divergence_as_text_page_and_test_results(shell: Shell, tmp_pa
 
 
 def test_the_range_is_searched_alone(shell: Shell) -> None:
-    document = shell.json("--engine", "tests.cancelling:There", "--after", "12", code=1)
+    document = shell.json("--git-bisect", "--engine", "tests.cancelling:There", "--after", "12", code=1)
     assert document["first_divergence"]["command_id"] == 13
-    assert shell.json("--engine", "tests.cancelling:There", "--after", "13", code=0)["commands_replayed"] == 7
+    assert (
+        shell.json("--git-bisect", "--engine", "tests.cancelling:There", "--after", "13", code=0)["commands_replayed"]
+        == 7
+    )
 
 
 def test_against_another_engine(shell: Shell) -> None:
@@ -130,3 +135,17 @@ def test_what_is_asked_wrongly_is_refused(shell: Shell, monkeypatch: pytest.Monk
     monkeypatch.delenv("RECOVERY_ENGINE")
     code, _, err = shell()
     assert (code, "no engine is named" in err) == (2, True)
+
+
+def test_an_exported_history_may_be_the_other_journal(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "half.journal", "--until", "12", "-q"]) == 0
+    capsys.readouterr()
+    document = shell.json("--other-journal", "file:half.journal", code=0)
+    assert "the other journal ends at command 12, the journal at 20; compared up to 12" in document["notes"]
+
+
+def test_a_test_is_written_of_two_engines(shell: Shell, tmp_path: Path) -> None:
+    code, _, err = shell("--against", "tests.cancelling:There", "--emit-pytest", "test_parted.py")
+    assert (code, "test_parted.py" in err) == (1, True)
+    assert (tmp_path / "test_parted.py").exists()
+    assert shell("--other-journal", "sqlite:j.db", "--emit-pytest", "test_none.py")[0] == 2
