@@ -27,6 +27,7 @@ from journal.journal import Journal
 from journal.urls import redacted
 from recovery.bisected import RECORD, Bisection
 from recovery.divergence import Divergence
+from recovery.explanation import QUICK_S
 from recovery.loading import EngineArgument, engine_factory, engine_spec
 from recovery.plain_text import visible
 from recovery.report import DAMAGED, DIVERGED, NOTHING
@@ -84,7 +85,7 @@ def find_divergence(
     after: int | None = None,
     until: int | None = None,
     app_dir: str = ".",
-    explain: bool = True,
+    explain_s: float = QUICK_S,
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> Bisection:
@@ -93,9 +94,10 @@ def find_divergence(
     ``after`` and ``until`` are the range looked at.  Two engines and two revisions run in processes of their own, so they are
     named by strings, as the journal and its images then must be; ``against_app_dir`` is where the other engine's module is
     looked for, where it is elsewhere.  ``good`` and ``bad`` are names of commits in the git repository that holds ``app_dir``.
-    Two journals need no engine; with one, rows have the names of their fields.  ``explain=False`` does not look for why, which
-    takes some seconds in processes of its own, where the engine is compared with the record.  ``progress`` is told (done, all),
-    ``told`` hears, in a line, of each revision that was judged, and of a divergence before it is looked for why.
+    Two journals need no engine; with one, rows have the names of their fields.  ``explain_s`` is about how long it is looked for
+    why, in processes of its own, where the engine is compared with the record; 0 for not at all.
+    ``progress`` is told (done, all); ``told`` hears, in a line, of each revision that was judged, and of a divergence before it
+    is looked for why.
     """
     asked = [name for name, given in (("against", against), ("other_journal", other_journal)) if given is not None]
     asked += ["good"] if good is not None or bad is not None else []
@@ -126,7 +128,7 @@ def find_divergence(
             *_names(engine, journal), images, good=good, bad=bad, jobs=jobs, progress=progress, told=told, **there
         )
     else:
-        found = _in_record(engine, journal, snapshots, progress, told, **there, jobs=jobs, explain=explain)
+        found = _in_record(engine, journal, snapshots, progress, told, **there, jobs=jobs, explain_s=explain_s)
     return replace(found, seconds=time.perf_counter() - began)
 
 
@@ -163,10 +165,12 @@ def _in_record(
     def diverged(first: Divergence) -> None:
         found_after["found_after_s"] = round(time.perf_counter() - began, 3)
         what = ", ".join(first.what)
-        why = "; looking for why" if options["explain"] else ""
+        why = "; looking for why" if options["explain_s"] else ""
         told(f"command {first.command_id} ({visible(first.type)}) diverges in {what}{why}")
 
-    report = verify(engine, journal, snapshots, progress=tell, diverged=diverged, **options)
+    report = verify(
+        engine, journal, snapshots, progress=tell, diverged=diverged, explain=options["explain_s"] > 0, **options
+    )
     first = report.divergences[0] if report.divergences else None
     before = report.commands if first is None else first.command_id - report.first
     # Each command of the range up to the divergence was replayed, or what is missing is named under not_checked.

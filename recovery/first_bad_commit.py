@@ -134,6 +134,12 @@ class _Judges:
             self._ranges = [self.range]
             if jobs > 1:
                 self._ranges = cut_in_ranges(self.range, reader, open_catalog(images or None, reader.stream), jobs)
+        self.typed = (
+            ("--app-dir", app_dir, "."),
+            ("--snapshots", images, "" if images != journal else journal),
+            ("--stream", stream, "main"),
+        )
+        """Options of the line that shows it again, each with what it is anyway."""
         # The processes run within a worktree: paths are of here.
         self._names = {
             "engine": engine,
@@ -332,12 +338,14 @@ class _Search:
     def _again(self, command_id: int) -> str:
         judges = self._judges
         words = ["recovery", "replay", "--engine", judges.engine, "--journal", redacted(judges.journal)]
+        for option, given, default in judges.typed:
+            words += [option, given] if given != default else []
         words += ["--after", str(command_id - 1), "--until", str(command_id)]
         return f"git checkout {self._bad.short} && {shlex.join(words)}"
 
 
 def _evidence(bad: Commit, *, proven: bool, skipped: int, before: int) -> str:
-    own = f"its code does what is recorded up to {before} commands, and not the next"
+    own = f"its code does as recorded with {before} commands, and not with the next"
     if skipped:
         return f"{own}; it or one of {skipped} commits before it that cannot be judged is the first bad one"
     return (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recovery.cli.emitting import emit, emit_pytest_option
-from recovery.cli.options import json_option, quiet_option, range_options, shared, take
+from recovery.cli.options import explain_option, json_option, quiet_option, range_options, shared, take
 from recovery.cli.output import progress, say, show_json
 from recovery.cli.publishing import publish, report_options
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--good", metavar="REV", help="A commit whose code does what is recorded.")
 @click.option("--bad", metavar="REV", help="A later commit whose code does not: the first such commit is looked for.")
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Replay in N processes.  [default: 1]")
+@explain_option
 @click.option("--git-bisect", is_flag=True, help="For `git bisect run`: what cannot be judged (2 to 5) exits 125.")
 @report_options
 @emit_pytest_option
@@ -83,6 +84,7 @@ def _bisection(found: Settings, asked: dict[str, Any], *, git_bisect: bool, quie
     with open_journal(found.journal, stream=found.stream) as journal:
         for name, moment in (("after", command_at), ("until", until_at)):
             asked[name] = None if asked[name] is None else moment(journal, asked[name])
+    asked["explain_s"] = 0.0 if git_bisect else asked["explain_s"]
     with progress("replayed", quiet=quiet) as draw:
         return find_divergence(
             found.engine or None,
@@ -90,7 +92,6 @@ def _bisection(found: Settings, asked: dict[str, Any], *, git_bisect: bool, quie
             found.snapshots,
             stream=found.stream,
             app_dir=found.app_dir,
-            explain=not git_bisect,
             progress=draw,
             told=lambda line: say(line, quiet=quiet),
             **asked,

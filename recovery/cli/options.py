@@ -85,6 +85,18 @@ def guard_option(function: F) -> F:
     )(function)
 
 
+def explain_option(function: F) -> F:
+    """``--explain-s``."""
+    return click.option(
+        "--explain-s",
+        type=click.FloatRange(0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to look into why it diverged; 0: not at all.",
+    )(function)
+
+
 def projection_option(function: F) -> F:
     """``--projection``, any number of times."""
     return click.option(

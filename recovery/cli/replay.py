@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recovery.cli.emitting import emit, emit_pytest_option, evidence_options, keep
-from recovery.cli.options import guard_option, json_option, quiet_option, range_options, require_engine, shared, take
+from recovery.cli.options import (
+    explain_option,
+    guard_option,
+    json_option,
+    quiet_option,
+    range_options,
+    require_engine,
+    shared,
+    take,
+)
 from recovery.cli.output import progress, say, show_json
 from recovery.cli.publishing import publish, report_options, standing_images
 
@@ -32,14 +41,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Replay under other hash seeds, zones, locales, clocks, threads, … too.",
 )
-@click.option(
-    "--explain-s",
-    type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to look into why it diverged; 0: not at all.",
-)
+@explain_option
 @click.option("--strict", is_flag=True, help="Anything not checked exits 5.")
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Replay in N processes.  [default: 1]")
 @click.option("--executor", metavar="dask:ADDRESS", help="Replay on the workers of this Dask scheduler.")

@@ -128,7 +128,10 @@ def test_the_first_bad_commit_is_found_through_a_merge(repo: Repo) -> None:
     assert first is not None
     assert (first.command_id, first.what, first.cause) == (7, ("post_digest", "response"), "logic changed")
     assert [(each.path, each.recorded, each.replayed) for each in first.fields] == [("/sold", 28, 29)]
-    assert first.reproduce.startswith(f"git checkout {wanted[:12]} && recovery replay --engine {ENGINE}")
+    assert first.reproduce == (
+        f"git checkout {wanted[:12]} && recovery replay --engine {ENGINE} --journal sqlite:j.db "
+        f"--app-dir {repo.app_dir} --snapshots dir:s --after 6 --until 7"
+    )
     assert found.steps == len(lines) == len(found.details["revisions"]) <= 7
     assert found.commands_replayed >= 12
     told = bisect(ENGINE, "sqlite:j.db", "dir:s", app_dir=repo.app_dir, good=good, bad=wanted, jobs=2)
