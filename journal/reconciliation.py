@@ -24,7 +24,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from journal.errors import BrokenChain, EngineMismatch, OrphanedTail, UsageError
+from journal.errors import BrokenChain, EngineMismatch, Gap, OrphanedTail, UsageError
 from journal.files import kill_point
 from journal.journal import START, Journal
 from journal.records import Entry, Head
@@ -110,9 +110,17 @@ def last_common(here: Journal, there: Journal, lower: int) -> int:
 
 
 def chain_at(journal: Journal, command_id: int) -> bytes:
-    """The chain after a command that is there, and after none for command 0."""
-    entry = journal.entry(command_id) if command_id else None
-    return START.chain if entry is None else entry.chain
+    """The chain after a command, which must be there; after none for command 0."""
+    if command_id == 0:
+        return START.chain
+    entry = journal.entry(command_id)
+    if entry is None:
+        raise Gap(
+            f"the entry is missing in {journal.store.location}",
+            position=command_id,
+            hint=f"run: recovery check --journal {journal.store.location}",
+        )
+    return entry.chain
 
 
 def _orphaned(here: Journal, there: Journal, common: int) -> OrphanedTail:

@@ -39,6 +39,8 @@ class ShippedStore(JournalStore):
         self.target = target
         self.reconciled = reconciled
         self._local = local
+        # As found at opening: whoever asks for a status must not wait for a server that is away.
+        self._target_settings = {f"target_{name}": value for name, value in target.settings().items()}
         self._stream = stream
         self._pid = os.getpid()
         self._doubt: dict[str, list[Entry]] = {}
@@ -96,9 +98,8 @@ class ShippedStore(JournalStore):
         self._local.make_durable()
 
     def settings(self) -> dict[str, str]:
-        """Those of both, the target's under names of their own."""
-        theirs = {f"target_{name}": value for name, value in self.target.settings().items()}
-        return self._local.settings() | {"ack": self.ack} | theirs
+        """Those of both, the target's, as they were at opening, under names of their own."""
+        return self._local.settings() | {"ack": self.ack} | self._target_settings
 
     def check(self) -> None:
         """Look at the local one's structure; the target's is checked by its own URL."""

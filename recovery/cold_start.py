@@ -153,7 +153,7 @@ def open_engine(
         dedup_window_s=dedup_window_s,
     )
     cursors = cursors_beside(ship_to.url if ship_to else journal)
-    store = open_store(journal, ship_to, stream=stream, takeover=takeover, engine=probe.name)
+    store = open_store(journal, ship_to, stream=stream, takeover=takeover, engine=probe.name, durable=durable)
     try:
         _require_durable(store, durable, consent=isinstance(journal, str) and journal.startswith("memory:"))
         catalog = open_catalog(snapshots, stream)

@@ -37,9 +37,12 @@ class ShipTo(NamedTuple):
 
 
 def open_store(
-    journal: str | JournalStore, shipping: ShipTo | None, *, stream: str, takeover: bool, engine: str
+    journal: str | JournalStore, shipping: ShipTo | None, *, stream: str, takeover: bool, engine: str, durable: bool
 ) -> JournalStore:
-    """A journal held for write, with the one it is shipped to; both are then one.  Raises what ``reconcile`` does."""
+    """A journal held for write, with the one it is shipped to; both are then one.  Raises what ``reconcile`` does.
+
+    ``durable`` forbids a target that is not, before anything is written, unless a journal in memory is asked for.
+    """
     if shipping is None:
         return open_writer(journal, stream=stream, takeover=takeover) if isinstance(journal, str) else journal
     if isinstance(journal, str):
@@ -55,6 +58,11 @@ def open_store(
     target: JournalStore | None = None
     try:
         target = open_target(shipping.url, stream=stream, takeover=takeover, ack=shipping.ack)
+        if durable and not target.durable and not local.location.startswith("memory:"):
+            raise UsageError(
+                f"{target.location} does not survive a power cut",
+                hint="ship to a durable store, or say durable=False if that is what you want",
+            )
         return ShippedStore.open(local, target, stream, ack=shipping.ack, engine=engine)
     except BaseException:
         if target is not None:

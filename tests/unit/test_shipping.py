@@ -14,6 +14,7 @@ import pytest
 
 from journal import shipper
 from journal.errors import (
+    CorruptionError,
     EvidenceAhead,
     OrphanedTail,
     OutcomeUnknown,
@@ -186,6 +187,36 @@ def test_a_target_that_was_lost_is_filled_again(places: Places) -> None:
     assert places.ids(places.target) == [1, 2, 3, 4, 5]
 
 
+def torn(places: Places) -> None:
+    """The last frame's second sector was never written."""
+    (segment,) = (places.folder / "local").glob("*.wal")
+    data = segment.read_bytes()
+    end = len(data.rstrip(b"\0"))
+    cut = (end - 1) // 512 * 512
+    segment.write_bytes(data[:cut] + bytes(len(data) - cut))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_torn_batch_is_filled_from_the_target_and_damage_is_refused(places: Places, known: bool) -> None:
+    """Torn, where nothing here says that it was durable; else it is damage, whose way on is the target too."""
+    with places.open() as till:
+        for number in range(3):
+            till.execute(deposit(number))
+        till.execute(Command("deposit", {"number": "long " * 40, "cents": 1}, request_id="long"))
+    torn(places)
+    if known:
+        with pytest.raises(CorruptionError) as damage:
+            places.open()
+        assert "filled in from the target" in damage.value.hint
+        places.wipe()
+    else:
+        (places.folder / "local" / "durable").unlink()
+    with places.open() as till:
+        assert till.head.command_id == 4
+        assert till.status()["shipping"]["seeded"] == (4 if known else 1)
+    assert len(list((places.folder / "local").glob("*.torn"))) == (0 if known else 1)
+
+
 # Refusals of the target and of the disk, ack="both"
 
 
@@ -259,6 +290,7 @@ def test_a_target_that_is_away_is_waited_for(places: Places, monkeypatch: pytest
     with places.open(ack="local") as till:
         gate = Gate(till, monkeypatch)
         gate.error = StoreUnavailable("connection refused")
+        monkeypatch.setattr(gate.target, "settings", _raising(gate.error))
         for number in range(3):
             till.execute(deposit(number))
         wait_until("nothing is said", lambda: till.status()["shipping"]["state"] == "retrying")
@@ -415,6 +447,29 @@ def test_a_writer_that_slept_acknowledges_nothing_before_it_asked(
     guard_a_sleeper_asks(postgres_places, tmp_path / "elsewhere", monkeypatch)
 
 
+def test_a_writer_that_slept_while_it_wrote_acknowledges_nothing(
+    postgres_places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = postgres_places
+    monkeypatch.setattr(shipper, "POLL_S", 60.0)
+    till = places.open(ack="local")
+    shipping = store_of(till)
+    assert shipping.shipper is not None
+    append = shipping._local.append
+    monkeypatch.setattr(shipping.shipper, "_next", list)  # what is shipped would find it out
+
+    def append_and_sleep(*arguments: Any) -> None:
+        append(*arguments)
+        Places(tmp_path / "elsewhere", places.target).open(ack="local", takeover=True).close()
+        now_s = shipper._now_s()
+        monkeypatch.setattr(shipper, "_now_s", lambda: now_s + 100.0)
+
+    monkeypatch.setattr(shipping._local, "append", append_and_sleep)
+    with pytest.raises(WriterFenced, match="taken over"):
+        till.execute(deposit(1))
+    till.close(snapshot=False)
+
+
 def test_an_unreachable_target_holds_nobody_up_for_long(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper, "LEASE_S", 0.2)
     monkeypatch.setattr(shipper, "ANSWER_S", 0.1)
@@ -477,6 +532,8 @@ def test_what_cannot_be_shipped_is_refused(places: Places, tmp_path: Path) -> No
             Till, journal="postgresql://app:secret@db/till", snapshots="memory:", ship_to=f"sqlite:{tmp_path}/t.db"
         )
     assert "secret" not in str(refused.value)
+    with pytest.raises(UsageError, match="does not survive a power cut"):
+        Runtime.open(Till, journal=places.local, snapshots="memory:", ship_to="memory:target")
     with places.open():
         pass
     with pytest.raises(UsageError, match="two journals"):
