@@ -86,8 +86,16 @@ class ShippingMachine(RuleBasedStateMachine):
         entries = [] if stream is None else list(stream.entries)
         return {entry.data["cents"]: entry.command_id for entry in entries}
 
-    @rule(number=st.integers(1, 30))
-    def execute(self, number: int) -> None:
+    @rule(
+        numbers=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+        answer_lost=st.sampled_from([[], [], [], [True], [False]]),
+    )
+    def execute(self, numbers: list[int], answer_lost: list[bool]) -> None:
+        self.reach.answer_lost = list(answer_lost)
+        for number in numbers:
+            self._execute(number)
+
+    def _execute(self, number: int) -> None:
         command = Command("deposit", {"number": "a", "cents": number}, request_id=f"r{number}")
         known = self.acknowledged.get(number)
         try:
@@ -108,10 +116,6 @@ class ShippingMachine(RuleBasedStateMachine):
     @rule()
     def the_target_is_back(self) -> None:
         self.reach.away = False
-
-    @rule(written=st.booleans())
-    def the_next_answer_is_lost(self, written: bool) -> None:
-        self.reach.answer_lost = [written]
 
     @precondition(lambda self: self.ack == "local" and not self.reach.away)
     @rule()
