@@ -184,12 +184,11 @@ def _copy(source: Journal, into: JournalStore, after: Head, until: Head, epoch: 
     if not count:
         return 0
     logger.warning(
-        "%s: %s is at command %d and %s at command %d",
-        what,
+        "%s gets commands %d to %d from %s",
         into.location,
-        after.command_id,
-        source.store.location,
+        after.command_id + 1,
         until.command_id,
+        source.store.location,
     )
     for batch in batches(source.read(after.command_id, until.command_id)):
         kill_point(f"{what}.before")

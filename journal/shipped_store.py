@@ -154,8 +154,22 @@ class ShippedStore(JournalStore):
         self.shipper.confirm()
         self._local.append(stream, epoch, entries)
         self.shipper.offer(entries)
-        # Once more: whoever was stopped meanwhile, for however long, must not acknowledge.
-        self.shipper.confirm()
+        self._confirm_written(entries)
+
+    def _confirm_written(self, entries: Sequence[Entry]) -> None:
+        """Once more, behind the append: whoever was stopped meanwhile, for however long, must not acknowledge."""
+        assert self.shipper is not None
+        try:
+            self.shipper.confirm()
+        except WriterFenced as fenced:
+            raise WriterPoisoned(
+                f"commands {entries[0].command_id} to {entries[-1].command_id} are written here and may be nowhere else: "
+                f"{fenced}",
+                position=entries[0].command_id,
+                hint="open again: they are shipped then, or listed where the target went on without them",
+            ) from fenced
+        except RecoveryError:
+            return  # they are durable here, which is what a receipt says; the next append is refused
 
     def _append_both(self, stream: str, epoch: int, entries: Sequence[Entry]) -> None:
         kill_point("ship.before")

@@ -72,15 +72,15 @@ class Shipper:
         self._waiting_bytes = 0
         self._epoch: Epoch | None = None
         self._in_doubt = False
-        self._asked_at = self._answered_at = _now_s()
-        self._give_up_at: float | None = None
+        self._asked_at_s = self._answered_at_s = _now_s()
+        self._give_up_at_s: float | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="recovery-shipper", daemon=True)
 
     def start(self, epoch: Epoch) -> None:
         """Begin, as the writer of this epoch, which is recorded in both."""
         self._epoch = epoch
-        self._answered_at = _now_s()
+        self._answered_at_s = _now_s()
         self._thread.start()
 
     @property
@@ -107,13 +107,13 @@ class Shipper:
     def confirm(self) -> None:
         """Raise what stopped it; ask the target first where it has not been heard of for long.  See the head of this file."""
         now_s = _now_s()
-        if self.failure is None and now_s - self._answered_at > LEASE_S:
+        if self.failure is None and now_s - self._answered_at_s > LEASE_S:
             with self._changed:
-                self._asked_at = now_s
+                self._asked_at_s = now_s
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self.failure is not None or self._answered_at >= now_s, ANSWER_S)
-                if self._answered_at < now_s:
-                    self._answered_at = now_s
+                self._changed.wait_for(lambda: self.failure is not None or self._answered_at_s >= now_s, ANSWER_S)
+                if self._answered_at_s < now_s:
+                    self._answered_at_s = now_s
         if self.failure is not None:
             raise self.failure.with_traceback(None)
 
@@ -143,7 +143,7 @@ class Shipper:
     def close(self) -> None:
         """Ship what waits, for at most ``DRAIN_S``, or until that fails once; then end."""
         with self._changed:
-            self._give_up_at = _now_s() + DRAIN_S
+            self._give_up_at_s = _now_s() + DRAIN_S
             self._changed.notify_all()
         if self.started:
             self._thread.join()
@@ -161,7 +161,7 @@ class Shipper:
         pause_s = _PAUSE_MIN_S
         try:
             while self._wait():
-                asked_at = _now_s()
+                asked_at_s = _now_s()
                 try:
                     self._once()
                     error = ""
@@ -170,8 +170,8 @@ class Shipper:
                     error = reason(unknown)
                 except StoreUnavailable as unavailable:
                     error = reason(unavailable)
-                self._answered(asked_at, error)
-                if error and self._give_up_at is not None:
+                self._answered(asked_at_s, error)
+                if error and self._give_up_at_s is not None:
                     return
                 if error:
                     self._pause(pause_s)
@@ -187,18 +187,22 @@ class Shipper:
         with self._changed:
             self._changed.wait_for(
                 lambda: (
-                    self._shipped < self._known or self._give_up_at is not None or self._asked_at > self._answered_at
+                    self._shipped < self._known
+                    or self._give_up_at_s is not None
+                    or self._asked_at_s > self._answered_at_s
                 ),
                 POLL_S,
             )
-            if self._give_up_at is None:
+            if self._give_up_at_s is None:
                 return True
-            return self._shipped < self._known and _now_s() < self._give_up_at
+            return self._shipped < self._known and _now_s() < self._give_up_at_s
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next attempt; who closes, or asks, has it made at once."""
         with self._changed:
-            self._changed.wait_for(lambda: self._give_up_at is not None or self._asked_at > self._answered_at, seconds)
+            self._changed.wait_for(
+                lambda: self._give_up_at_s is not None or self._asked_at_s > self._answered_at_s, seconds
+            )
 
     def _once(self) -> None:
         if self._in_doubt:
@@ -277,7 +281,7 @@ class Shipper:
         with self._changed:
             self.last_error = error
             # Unless the writer gave up waiting meanwhile.
-            self._answered_at = max(self._answered_at, asked_at_s)
+            self._answered_at_s = max(self._answered_at_s, asked_at_s)
             self._changed.notify_all()
 
     def _fail(self, error: RecoveryError) -> None:

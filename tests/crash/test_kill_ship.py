@@ -191,7 +191,8 @@ def test_one_that_was_stopped_and_replaced_wakes_to_nothing(tmp_path: Path, targ
         child.send_signal(signal.SIGCONT)
     assert child.wait(WAIT_S) == 0
     *awake, why = said.read_text()[len(asleep) :].splitlines()
-    assert why.startswith("stopped WriterFenced")
+    # Stopped in the midst of an append, it cannot know what became of that.
+    assert why.startswith(("stopped WriterFenced", "stopped OutcomeUnknown", "stopped WriterPoisoned"))
     assert "taken over by" in why
     # At most the one whose receipt it held when it was stopped.
     assert len([line for line in awake if "failed" not in line]) <= 1, awake

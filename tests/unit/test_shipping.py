@@ -465,8 +465,10 @@ def test_a_writer_that_slept_while_it_wrote_acknowledges_nothing(
         monkeypatch.setattr(shipper, "_now_s", lambda: now_s + 100.0)
 
     monkeypatch.setattr(shipping._local, "append", append_and_sleep)
-    with pytest.raises(WriterFenced, match="taken over"):
+    with pytest.raises(OutcomeUnknown, match="taken over"):
         till.execute(deposit(1))
+    with pytest.raises(WriterPoisoned, match="taken over"):
+        till.execute(deposit(2))
     till.close(snapshot=False)
 
 
