@@ -169,7 +169,7 @@ class Outbox:
     @contextmanager
     def _held(self) -> Iterator[Delivery]:
         """The cursor, held and proven against the journal; why it stopped is written to it."""
-        hold = self._cursors.hold(self._journal.stream, self.name)
+        hold = self._patience.retried(lambda: self._cursors.hold(self._journal.stream, self.name), StoreUnavailable)
         try:
             stored = hold.read()
             delivery = Delivery(

@@ -161,16 +161,17 @@ def is_lost(error: psycopg.Error, db: Db | None) -> bool:
 def refusal(error: psycopg.Error, place: PostgresPlace) -> RecoveryError:
     """What an error of the server's means to who asked: StoreUnavailable, or CorruptionError where it finds damage."""
     state = error.sqlstate or ""
-    text = place.hidden(f"{place.location}: {state and f'{state} '}{_first_line(error)}")
+    text = place.hidden(f"{place.location}: {state and f'{state} '}{_line(error)}")
     if state in _DAMAGED:
         return CorruptionError(text, hint="restore a copy")
     hint = _HINTS.get(state) or _HINTS.get(state[:2]) or "check that the server runs, and its log"
     return StoreUnavailable(text, hint=hint.format(location=place.location))
 
 
-def _first_line(error: psycopg.Error) -> str:
+def _line(error: psycopg.Error) -> str:
     primary = error.diag.message_primary if error.sqlstate else None
-    lines = (primary or str(error)).strip().splitlines()
+    # Of several hosts the last; what is indented only explains the line before it.
+    lines = [line for line in (primary or str(error)).strip().splitlines() if not line.startswith("\t")]
     return lines[-1] if lines else type(error).__name__
 
 

@@ -151,7 +151,7 @@ def compare_engines(
         found = None if at is None else _divergence(at, [comparison.detail(side, at) for side in (0, 1)], same=same)
     if found is not None:
         places = {"--engine": engine, "--app-dir": app_dir, "--against": against, "--against-app-dir": other_dir}
-        places |= {"--journal": redacted(journal), "--snapshots": snapshots, "--stream": stream}
+        places |= {"--journal": redacted(journal), "--snapshots": redacted(snapshots), "--stream": stream}
         found = replace(found, reproduce=_again(places, after, found.command_id))
     return _bisection(comparison, found, (against, engine), same=same)
 

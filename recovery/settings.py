@@ -65,7 +65,8 @@ def _checked(table: dict[str, object], file_name: str) -> dict[str, str]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in DEFAULTS or not isinstance(value, str):
-            raise UsageError(f"{file_name}: {key} = {value!r} is no setting; text settings are {', '.join(DEFAULTS)}")
+            # Not the value, which may be a URL with a password under a misspelt name.
+            raise UsageError(f"{file_name}: {key} is no setting, or no text; text settings are {', '.join(DEFAULTS)}")
         checked[name] = value
     return checked
 

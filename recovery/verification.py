@@ -415,7 +415,7 @@ def _reproduce(named: _Named, stream: str, found: Divergence, begun: dict[int, i
     words = ["recovery", "replay", "--engine", named.engine]
     words += ["--app-dir", named.app_dir] if named.app_dir != "." else []
     words += ["--journal", redacted(journal)]
-    words += ["--snapshots", named.images] if named.images not in ("", journal) else []
+    words += ["--snapshots", redacted(named.images)] if named.images not in ("", journal) else []
     words += ["--stream", stream] if stream != "main" else []
     after = begun.get(found.command_id, 0) if found.cause == RESTORE_HOLE else found.command_id - 1
     words += ["--from", "genesis"] if found.cause == RESTORE_HOLE and not after else []

@@ -55,4 +55,4 @@ def _noted(commands: Any, sent: list[bytes]) -> Any:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), sys.stdout.buffer)
+    main(json.load(sys.stdin), sys.stdout.buffer)

@@ -21,6 +21,7 @@ from recovery.demo.child import HEADER
 from recovery.demo.planted import EVERY, planted_spec
 from recovery.examples.workloads import Workload, default_workload, open_workload
 from recovery.runtime import Runtime
+from recovery.settings import VARIABLES
 from recovery.verification import verify
 
 KILL_AT: Final = (0.3, 0.55, 0.8)
@@ -137,11 +138,15 @@ class Story:
     def _one_life(self, thresholds: list[int]) -> bool:
         """Start the engine; kill it at the next threshold, or let it finish: then True."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "recovery.demo.child", json.dumps(self._task())],
+            [sys.executable, "-m", "recovery.demo.child"],
             env=_environment(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        assert child.stdin is not None
         assert child.stdout is not None
+        with child.stdin as pipe:  # not among its arguments, which are for all to see: a URL may hold a password
+            pipe.write(json.dumps(self._task()).encode())
         with child.stdout as pipe:
             while True:
                 header = pipe.read(HEADER.size)
@@ -236,11 +241,12 @@ class Story:
     def _plant(self) -> None:
         """Replay the end of the history with the bug planted, in a process with another hash seed."""
         after = self._image_before(self.outcome.commands - 2 * EVERY)
-        arguments = ["replay", "--engine", planted_spec(self._engine_name()), "--journal", self._journal]
-        arguments += ["--snapshots", self._snapshots, "--stream", "main", "--after", str(after), "--json"]
+        arguments = ["replay", "--engine", planted_spec(self._engine_name()), "--stream", "main"]
+        arguments += ["--after", str(after), "--json"]
+        places = {VARIABLES["journal"]: self._journal, VARIABLES["snapshots"]: self._snapshots}
         child = subprocess.run(
             [sys.executable, "-m", "recovery.cli.main", *arguments],
-            env=_environment() | {"PYTHONHASHSEED": HASH_SEED},
+            env=_environment() | places | {"PYTHONHASHSEED": HASH_SEED},
             capture_output=True,
             text=True,
             check=False,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -131,38 +129,6 @@ def test_a_runtime_refuses_a_server_that_is_not_durable_and_stops_on_one_that_co
             Runtime.open(Till, journal=url, snapshots="memory:")
     finally:
         server.restart(settings={"fsync": "on", "full_page_writes": "on"})
-
-
-def test_a_writer_paused_for_long_and_woken_after_a_takeover_writes_nothing_and_says_why(url: str) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.postgres_worker", f"{url}&pause_max_s=0.5", "0", "100000"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    said = [child.stdout.readline() for _ in range(20)]
-    child.send_signal(signal.SIGSTOP)
-    time.sleep(1.0)
-    with Runtime.open(Till, journal=url, snapshots="memory:", seed=7, takeover=True) as till:
-        mine = [till.execute(deposit(1, f"mine {n}")).command_id for n in range(3)]
-        child.send_signal(signal.SIGCONT)
-        rest, _ = child.communicate(timeout=WAIT_S)
-        said += rest.splitlines()
-        mine += [till.execute(deposit(1, f"mine {n}")).command_id for n in range(3, 6)]
-    assert "failed WriterFenced" in said[-1], said[-1]
-    assert "taken over by process" in said[-1]
-    acknowledged = {
-        int(line.split()[0]): int(line.split()[1]) for line in said if "failed" not in line and line.strip()
-    }
-    with open_journal(url) as journal:
-        recorded = {entry.request_key: entry.command_id for entry in journal.read()}
-    wanted = {index: command.request_key for index, command in enumerate(stream_of(0, max(acknowledged) + 1))}
-    for index, command_id in acknowledged.items():
-        assert recorded[wanted[index]] == command_id < mine[0]
-    assert mine == list(range(mine[0], mine[0] + 6)), "the woken writer wrote in between"
-    assert verify(Till, url).verdict == "verified"
 
 
 def test_failover_while_a_commit_waits_for_the_synchronous_standby() -> None:

@@ -1,7 +1,7 @@
-"""The child that the PostgreSQL crash tests stop and kill: one command a line, and what became of each on stdout.
+"""The child that the tests of two writers stop and kill: one command a line, and what became of each on stdout.
 
-``python -m tests.crash.postgres_worker URL FIRST LAST``: lines are ``index command_id`` or ``index failed KIND TEXT``; after the
-first failure that is not a command's own it ends.
+``python -m tests.crash.writer_worker URL FIRST LAST [SHIP_TO]``: lines are ``index command_id`` or ``index failed KIND TEXT``;
+after the first failure that is not a command's own it ends.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from tests.crash.worker import stream_of
 from tests.engines import Till
 
 
-def main(url: str, first: int, last: int) -> None:
+def main(url: str, first: int, last: int, ship_to: str) -> None:
     """Run the stream and say what was acknowledged."""
-    with Runtime.open(Till, journal=url, snapshots="memory:", seed=7) as till:
+    with Runtime.open(Till, journal=url, snapshots="memory:", seed=7, ship_to=ship_to or None) as till:
         for index, command in enumerate(stream_of(first, last), first):
             try:
                 sys.stdout.write(f"{index} {till.execute(command).command_id}\n")
@@ -32,4 +32,4 @@ def main(url: str, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), (sys.argv[4:] or [""])[0])
