@@ -29,7 +29,7 @@ from tests.crash.ship_worker import open_shipped
 from tests.crash.test_kill import AFTERWARDS, COMMANDS, ROOT, Acknowledged, uninterrupted
 from tests.crash.worker import stream_of
 
-RANDOM_KILLS = int(os.environ.get("RECOVERY_SHIP_KILLS", "8"))
+RANDOM_KILLS = int(os.environ.get("RECOVERY_SHIP_KILLS", "4"))
 WAIT_S = 60
 
 
@@ -112,7 +112,6 @@ def test_kill_at_each_point_of_shipping(tmp_path: Path, ack: str, point: str) ->
     assert child.returncode == -signal.SIGKILL, f"{point} was never reached"
     if ack == "both":
         wipe(tmp_path)
-    heard(start(tmp_path, target, ack, "receipt.before:6"), acknowledged)
     check(tmp_path, target, ack, acknowledged)
 
 
