@@ -204,18 +204,24 @@ def field_differences(
 def _row_differences(
     table: str, key: Any, recorded: Any, replayed: Any, names: tuple[str, ...]
 ) -> list[FieldDifference]:
-    if not names:
+    sides = [side for side in (recorded, replayed) if side is not ABSENT]
+    if not names or not all(isinstance(side, tuple) for side in sides):
         same = recorded is not ABSENT and replayed is not ABSENT and _same(recorded, replayed)
         return [] if same else [FieldDifference(table, key, "", recorded, replayed)]
+    # The names are of this code's rows; those of the record may have had fewer fields, or more, which only have a place.
+    width = max([len(names), *map(len, sides)])
     found = []
-    for at, name in enumerate(names):
-        ours = ABSENT if recorded is ABSENT else recorded[at]
-        theirs = ABSENT if replayed is ABSENT else replayed[at]
+    for at, name in enumerate([*names, *map(str, range(len(names), width))]):
+        ours, theirs = _at(recorded, at), _at(replayed, at)
         if ours is ABSENT and theirs is ABSENT:
             continue
         if ours is ABSENT or theirs is ABSENT or not _same(ours, theirs):
             found.append(FieldDifference(table, key, name, ours, theirs))
     return found
+
+
+def _at(row: Any, place: int) -> Any:
+    return ABSENT if row is ABSENT or place >= len(row) else row[place]
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -237,7 +237,7 @@ def _fail(keeper: Keeper, command: Command) -> None:
     last = keeper.since[-1][1] if keeper.since else 0
     done = keeper.apply(command, last + 1)
     assert done["failed"], "it should have failed"
-    keeper.since.pop()
+    del keeper.since[-1:]
 
 
 # In the replayed world

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,7 +25,7 @@ from recovery import (
     open_journal,
     verify,
 )
-from recovery.divergence import FieldDifference
+from recovery.divergence import ABSENT, FieldDifference, field_differences
 from tests.engines import Account, Counter, Till
 from tests.places import new_place
 
@@ -447,3 +447,32 @@ def test_the_document_is_the_interface(name: str) -> None:
         *("explanation", "evidence"),
     ]
     assert "null" not in json.dumps(document)
+
+
+class Named(NamedTuple):
+    owner: str
+    cents: int
+    since: int
+
+
+@pytest.mark.parametrize(
+    ("rows", "differ"),
+    [
+        ((("ada", 1), ("ada", 1, 5)), ["/t/k/since: recorded no row, replayed 5"]),
+        (
+            (("ada", 1, 5, 6), ("ada", 2, 5)),
+            ["/t/k/cents: recorded 1, replayed 2", "/t/k/3: recorded 6, replayed no row"],
+        ),
+        ((7, ("ada", 2, 5)), ["/t/k: recorded 7, replayed ('ada', 2, 5)"]),
+        (("abc", ABSENT), ["/t/k: recorded 'abc', replayed no row"]),
+    ],
+)
+def test_rows_of_another_shape_than_this_codes_are_compared_by_place(rows: tuple[Any, Any], differ: list[str]) -> None:
+    def change(row: Any) -> list[framing.Change]:
+        key = values.encode_bare("k")
+        return [framing.Change("t", key, None if row is ABSENT else values.encode_bare(row), None)]
+
+    found = field_differences(
+        change(rows[0]), change(rows[1]), before=lambda table, key: ABSENT, names=lambda table: Named._fields
+    )
+    assert [str(each) for each in found] == differ
