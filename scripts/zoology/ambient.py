@@ -162,6 +162,12 @@ class CaptureOfSet(PlainBook):
         self.sides = set(value["sides"])
 
 
+@by_hash_seed("verifies here, and would not under another hash seed", replay=("--perturb",))
+class SetBeforeItShows(Tagging):
+    def tag(self, context: Context, command: Command) -> Tag:
+        return Tag(next(iter(set(VENUES))), 0)
+
+
 # Addresses
 
 
@@ -252,6 +258,12 @@ class LocalHour(Tagging):
 class NaiveTime(Tagging):
     def tag(self, context: Context, command: Command) -> Tag:
         return Tag("opens", int(datetime(2026, 3, 2, 9, 30).timestamp()) % 86_400)
+
+
+@by_zone("verifies here, and would not in another zone", replay=("--perturb",))
+class ZoneBeforeItShows(Tagging):
+    def tag(self, context: Context, command: Command) -> Tag:
+        return Tag("hour", datetime.fromtimestamp(context.now_ms / 1000).hour)
 
 
 by_locale = functools.partial(

@@ -262,12 +262,15 @@ class InTwoProcesses(_Meeting):
 
 
 @studied(
-    "pays one too much at some deposits; each is another divergence",
+    "holds one too much for some orders; each is another divergence",
     replay=("--keep-going",),
 )
 class EveryFew(Exchange):
-    def _move(self, name: str, cash: int, lots: int) -> Any:
-        return super()._move(name, cash + (cash % 50 == 7), lots)
+    def _hold(self, order: Order, *, instead_of: Order | None = None) -> None:
+        super()._hold(order, instead_of=instead_of)
+        if order.quantity % 16 == 7:
+            account = self.accounts[order.owner]
+            self.accounts[order.owner] = account._replace(cash_held=account.cash_held + 1)
 
 
 @changed_feed("tells of some changes twice", replay=("--keep-going", *ALONE))
