@@ -90,7 +90,12 @@ def still_environment(path: Iterable[str]) -> dict[str, str]:
 
 def still_pins(clock_s: float) -> dict[str, Any]:
     """What an experiment holds still by itself, with the clock at ``clock_s`` seconds since 1970."""
-    return {"clock": clock_s, "random": 1, "process_id": 4242, "collect": 0, "worker_thread": 0, "decimals": 0}
+    chance = {"random": 1, "varied": 0}
+    return {"clock": clock_s, **chance, "process_id": 4242, "collect": 0, "worker_thread": 0, "decimals": 0}
+
+
+CHANCES: Final = tuple(Setting(RANDOM, "other random numbers", pins={"random": seed, "varied": 1}) for seed in (11, 12))
+"""Other random numbers in each run of an experiment: what is decided by a rare chance shows in one of many."""
 
 
 def settings(*, clock_s: float, recorded_s: float) -> dict[str, list[Setting]]:

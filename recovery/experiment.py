@@ -6,8 +6,8 @@ loaded neither engine nor history, so that none sees what another did.  Of each:
 
 * ``environment``: variables to set, or with null to take out; ``folder``: the working directory, "" for this one.
 * ``pins``: ``clock`` (seconds since 1970 at which it stands still), ``random`` (what every source of chance is seeded with
-  before each command), ``process_id``, ``collect`` (1: garbage is collected before each command, 0: never), ``worker_thread``
-  and ``decimals`` (1: the default decimal context is another).
+  before each command), ``varied`` (1: with another seed in each run), ``process_id``, ``collect`` (1: garbage is collected
+  before each command, 0: never), ``worker_thread`` and ``decimals`` (1: the default decimal context is another).
 * ``runs``: what is replayed, one run after the other in one process, each with a fresh engine: ``after`` and ``until`` (the
   commands executed are ``after < id <= until``), optionally ``start`` (the image to begin from, 0 for the beginning; else the
   newest at or before ``after``) and ``layout`` (a number: the heap is shuffled so, before every command of a short run).
@@ -190,7 +190,7 @@ def _one_run(
 def _pin(pins: dict[str, Any]) -> Callable[[int], None]:
     """Hold the conditions still; a function to call before each command, which does what must be done again."""
     _pin_clock(pins["clock"])
-    reseed = _pin_chance(pins["random"])
+    reseed = _pin_chance(pins["random"], varied=pins["varied"])
     process_id = pins["process_id"]
     _put(os, "getpid", lambda: process_id)
     _put(os, "getppid", lambda: process_id - 1)
@@ -221,14 +221,17 @@ def _pin_clock(seconds: float) -> None:
         _put(time, f"{name}_ns", lambda: int(seconds % 1e6 * 1e9))
 
 
-def _pin_chance(seed: int) -> Callable[[int], None]:
+def _pin_chance(seed: int, *, varied: int) -> Callable[[int], None]:
     system, unseeded = random.Random(), random.Random()
     seeded = random.Random.seed
+    run = 0
 
     def reseed(command_id: int) -> None:
-        random.seed(f"module {seed} {command_id}")
-        seeded(system, f"system {seed} {command_id}")
-        seeded(unseeded, f"unseeded {seed} {command_id}")
+        nonlocal run
+        run += varied and command_id == 0  # which is where a run begins
+        random.seed(f"module {seed} {run} {command_id}")
+        seeded(system, f"system {seed} {run} {command_id}")
+        seeded(unseeded, f"unseeded {seed} {run} {command_id}")
 
     def urandom(size: int, /) -> bytes:
         return system.randbytes(size)

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from recovery.conditions import (
     BIRTH_VARIABLES,
+    CHANCES,
     FACTORS,
     MEMORY_ADDRESSES,
     PROCESS,
@@ -275,9 +276,11 @@ class Study:
         together += [at_once(groups, number, at_birth=True) for number in range(AT_ONCE)]
         again = [run] * self._times
         untouched: list[Experiment] = [((), again), ((), again), ((), self._layouts())]
+        chances: list[Experiment] = [((chance,), again) for chance in CHANCES]
         changed: list[Experiment] = [(chosen, [run]) for chosen in together]
         before: list[Experiment] = [((), [each, run]) for each in self._earlier]
-        first, second, memory, *others = lab.observe_all([*untouched, *changed, *before])
+        first, second, memory, *others = lab.observe_all([*untouched, *chances, *changed, *before])
+        tossed, others = others[: len(CHANCES)], others[len(CHANCES) :]
         if isinstance(first, Failed) or isinstance(second, Failed):
             found.ran = False
             found.evidence += [f"not run: {each.reason}" for each in (first, second) if isinstance(each, Failed)][:1]
@@ -292,7 +295,7 @@ class Study:
             "two identical processes, with all held still that can be, came out "
             + ("as recorded" if found.recorded else "the same, not as recorded")
         )
-        self._sort_out([Setting(MEMORY_ADDRESSES, "objects at other addresses")], [memory])
+        self._sort_out([Setting(MEMORY_ADDRESSES, "objects at other addresses"), *CHANCES], [memory, *tossed])
         self._look_closer(together, others[: len(together)], variable_settings(first.variables))
         self._try_again()
         if found.steady:
@@ -361,7 +364,7 @@ class Study:
         if not self._suspects or self._try_memory_again():
             return
         found, run = self._found, self._run
-        again: list[Experiment] = [((setting,), [run]) for setting, _ in self._suspects]
+        again: list[Experiment] = [((setting,), [run] * len(each.runs)) for setting, each in self._suspects]
         untouched, *repeated = self._laboratory.observe_all([((), [run] * self._times), *again])
         if isinstance(untouched, Failed):
             self._suspect([setting for setting, _ in self._suspects], [each for _, each in self._suspects])

@@ -171,6 +171,13 @@ class Random(_Engine):
         return "high" if random.random() > 0.5 else "low"
 
 
+class Rarely(_Engine):
+    name = "rarely"
+
+    def odd(self, context: Context) -> str:
+        return "looked at" if random.random() < 0.07 else "passed"
+
+
 class Uuid(_Engine):
     name = "uuid"
 

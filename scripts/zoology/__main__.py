@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -162,7 +163,9 @@ def main() -> int:
     if asked.json:
         print(json.dumps(zoo.to_dict()))
     else:
-        print(f"\nover {zoo.feed}, in {time.perf_counter() - began:.0f} s\n{zoo.line()}")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took = f"{time.perf_counter() - began:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of a core"
+        print(f"\nover {zoo.feed}, in {took}\n{zoo.line()}")
     return 0 if zoo.right else 1
 
 

@@ -88,6 +88,7 @@ def test_each_setting_moves_what_depends_on_it_and_nothing_else() -> None:
     [
         ("SetOrder", "hash seed"),
         ("TimeZone", "time zone"),
+        ("Rarely", "random"),
         ("SetOfObjects", "memory addresses"),
         ("Collected", "garbage collection"),
         ("MemoCache", "process"),
