@@ -178,9 +178,9 @@ class WithoutDatabaseSync(SqliteDisk):
 
 
 class WithoutFolderSync(SqliteDisk):
-    """The name of a new database is not synced."""
+    """The name of a new database is not synced, neither by us nor by SQLite."""
 
-    def sync_directory(self, path: str) -> None:
+    def sync_names(self) -> None:
         """Left out."""
 
 
