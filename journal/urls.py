@@ -197,7 +197,8 @@ def _split(url: str) -> tuple[str, str]:
         form, path = _EXAMPLES[scheme][0], "/" + place.lstrip("/")
         raise UnknownScheme(
             f"{redacted(url)!r} is not how a journal is named: it is {form}, without slashes before it",
-            hint=f"use {scheme}:{path} or {scheme}:{path[1:]}",
+            # What holds a password is no path.
+            hint=f"use {scheme}:{path} or {scheme}:{path[1:]}" if redacted(url) == url else f"use {form}",
         )
     if scheme in _EXAMPLES and not place:
         form, example = _EXAMPLES[scheme]

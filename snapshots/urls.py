@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from journal.errors import UnknownScheme, UsageError
+from journal.redaction import redacted
 from snapshots.store import SnapshotStore
 
 POSTGRESQL: Final = ("postgresql", "postgres", "postgresql+psycopg")
@@ -33,7 +34,9 @@ def open_snapshot_store(url: str) -> SnapshotStore:
         return MemorySnapshots(rest)
     if not rest or rest.startswith("//"):
         path, what = rest.removeprefix("//") or "PATH", "directory" if scheme == "dir" else "file"
-        raise UsageError(f"{url} names no {what}: it is written {scheme}:PATH", hint=f"say {scheme}:{path}")
+        if redacted(url) != url:  # what holds a password is no path
+            path = "PATH"
+        raise UsageError(f"{redacted(url)} names no {what}: it is written {scheme}:PATH", hint=f"say {scheme}:{path}")
     if scheme == "file":
         from snapshots.stores.history import HistoryImages
 

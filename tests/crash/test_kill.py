@@ -5,22 +5,22 @@ A killed process keeps the page cache, so this says nothing about fsync: the pow
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from journal.files import KILL_POINTS, KILL_VARIABLE
+from journal.files import KILL_POINTS
 from recovery import Receipt, Runtime, open_journal, verify
+from tests.crash import worker
+from tests.crash.forked import Forked
 from tests.crash.worker import open_till, stream_of
 from tests.engines import Till
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = 90
 AFTERWARDS = 30
 RANDOM_KILLS = 200
@@ -46,20 +46,18 @@ class Acknowledged:
         return False
 
 
-def start(folder: Path, journal: str, kill_at: str = "") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.worker", str(folder), journal, "0", str(COMMANDS)],
-        cwd=ROOT,
-        env={**os.environ, KILL_VARIABLE: kill_at, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+_numbers = itertools.count()
+
+
+def start(folder: Path, journal: str, kill_at: str = "") -> Forked:
+    arguments = (str(folder), journal, 0, COMMANDS)
+    return Forked(worker.main, arguments, said=folder / f"said-{next(_numbers)}", kill_at=kill_at)
 
 
 def run(folder: Path, journal: str, acknowledged: Acknowledged, kill_at: str = "") -> bool:
     """Run the child to its end; whether it was killed."""
     child = start(folder, journal, kill_at)
-    said, _ = child.communicate(timeout=120)
+    said = child.communicate()
     done = acknowledged.hear(said)
     assert done == (child.returncode == 0), said[-500:]
     assert child.returncode in (0, -signal.SIGKILL)
@@ -157,8 +155,7 @@ def test_random_kills(tmp_path: Path, folder_number: int) -> None:
     journal = JOURNALS["sqlite"].format(tmp_path)
     for _ in range(RANDOM_KILLS // RANDOM_FOLDERS):
         child = start(tmp_path, journal)
-        time.sleep(rng.uniform(0.0, 0.6))
-        child.send_signal(signal.SIGKILL)
-        said, _ = child.communicate(timeout=120)
-        acknowledged.hear(said)
+        time.sleep(rng.uniform(0.0, 0.25))
+        child.kill()
+        acknowledged.hear(child.communicate())
     check(tmp_path, journal, acknowledged)

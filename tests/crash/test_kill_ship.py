@@ -26,9 +26,10 @@ from journal.reconciliation import compare
 from journal.testing.postgres_server import PostgresServer
 from recovery import Receipt, open_journal, verify
 from tests.crash.ship_worker import open_shipped
-from tests.crash.test_kill import AFTERWARDS, COMMANDS, ROOT, Acknowledged, uninterrupted
+from tests.crash.test_kill import AFTERWARDS, COMMANDS, Acknowledged, uninterrupted
 from tests.crash.worker import stream_of
 
+ROOT = Path(__file__).parents[2]
 RANDOM_KILLS = int(os.environ.get("RECOVERY_SHIP_KILLS", "4"))
 WAIT_S = 60
 
