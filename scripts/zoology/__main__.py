@@ -38,11 +38,11 @@ LABELS = {
 class Zoo:
     """One visit."""
 
-    def __init__(self, folder: Path, *, jobs: int, quiet: bool, why: bool = True) -> None:
+    def __init__(self, folder: Path, *, jobs: int, quiet: bool, why: bool, generated: bool) -> None:
         self.folder = folder
         self.flows = folder / "flows"
         self.flows.mkdir()
-        self.feed = write_flows(self.flows)
+        self.feed = write_flows(self.flows, generated=generated)
         self.scores: list[Score] = []
         self.watched: list[Watched] = []
         self.canaries: dict[str, bool] = {}
@@ -135,6 +135,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--list", action="store_true", help="the table of docs/zoo.md")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
+    parser.add_argument("--generated", action="store_true", help="leave out the recorded feed")
     parser.add_argument("--no-causes", action="store_true", help="leave out the experiments that tell why")
     parser.add_argument("--keep", metavar="DIR", help="work there, and leave what was recorded and said")
     asked = parser.parse_args()
@@ -155,7 +156,9 @@ def main() -> int:
     folder = Path(asked.keep) if asked.keep else Path(tempfile.mkdtemp(prefix="zoo-"))
     folder.mkdir(exist_ok=True)
     try:
-        zoo = Zoo(folder.resolve(), jobs=asked.jobs, quiet=asked.json, why=not asked.no_causes)
+        zoo = Zoo(
+            folder.resolve(), jobs=asked.jobs, quiet=asked.json, why=not asked.no_causes, generated=asked.generated
+        )
         zoo.visit(names, clean, canaries, quick=asked.quick or bool(asked.only and not clean))
     finally:
         if not asked.keep:

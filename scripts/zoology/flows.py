@@ -25,15 +25,15 @@ LONG_COMMANDS = 7_000
 Row = tuple[str, dict[str, Any], int]
 
 
-def write_flows(folder: Path) -> str:
-    """Write each flow as JSON lines of [type, data, received_at_ms]; which feed it is."""
-    recorded = bitstamp.installed() is not None
+def write_flows(folder: Path, *, generated: bool = False) -> str:
+    """Write each flow as JSON lines of [type, data, received_at_ms]; which feed it is.  ``generated``: never the recorded one."""
+    recorded = bitstamp.installed() is not None and not generated
     flows = {FEED: _recorded_feed() if recorded else _made_feed()}
     long = [(each.type, each.data, each.received_at_ms or 0) for each in Generated(commands=LONG_COMMANDS).commands()]
     flows |= {EXCHANGE: long[:EXCHANGE_COMMANDS], LONG: long}
     for name, rows in flows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _forward(rows)))
-    return "Bitstamp's recorded feed" if recorded else "generated flow alone (scripts/demo installs the recorded feed)"
+    return "Bitstamp's recorded feed and generated orders" if recorded else "generated orders alone"
 
 
 def read_flow(folder: Path, name: str) -> list[Row]:

@@ -64,7 +64,7 @@ class SameRevision(_Meeting):
 @changed("an order that has waited for long is no longer met")
 class WaitedTooLong(_Meeting):
     def meets(self, maker: Order, taker: Order) -> bool:
-        return taker.arrival - maker.arrival < 90 and super().meets(maker, taker)
+        return taker.arrival - maker.arrival < 40 and super().meets(maker, taker)
 
 
 class RoundsToEven(FeeTaking):
