@@ -32,10 +32,7 @@ FACTORS: Final = (
     *(MEMORY_ADDRESSES, HASH_SEED, TIME_ZONE, LOCALE, CLOCK, RANDOM, GARBAGE_COLLECTION, DECIMAL_CONTEXT, THREAD),
     *(ENVIRONMENT, WORKING_DIRECTORY, OPTIMIZATION, PROCESS, RESTORE_POINT),
 )
-"""All factors; where several are found, the one named first is the likelier root: everything moves addresses about.
-
-One that brings the recorded outcome back is likelier than one that only brings another.
-"""
+"""All factors; where several are found, the one named first is the likelier root: everything moves addresses about."""
 
 HASH_SEEDS_MAX: Final = 5
 _HASH_SEEDS: Final = ("0", "1", "2", "3", "4", "5", "6")

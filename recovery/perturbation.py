@@ -266,7 +266,6 @@ class Study:
         self._still: tuple[Seen, ...] = ()
         self._suspects: list[tuple[Setting, Observed]] = []
         self._same: set[str] = set()
-        self._reproduced: set[str] = set()
         self._times = LAYOUTS if run.until - run.after <= _LONG else _LAYOUTS_LONG
 
     def findings(self) -> Findings:
@@ -303,12 +302,8 @@ class Study:
             self._judge_history(first, others[len(together) :])
             same = [factor for factor in FACTORS if factor in self._same and factor not in found.factors]
             found.evidence += [f"the same with another: {', '.join(same)}"] if same else []
-        found.factors = {factor: found.factors[factor] for factor in sorted(found.factors, key=self._likelihood)}
+        found.factors = {factor: found.factors[factor] for factor in FACTORS if factor in found.factors}
         return found
-
-    def _likelihood(self, factor: str) -> tuple[bool, int]:
-        """What brings the recorded outcome back comes before what moves it somewhere else; addresses bring nothing back."""
-        return factor not in self._reproduced and factor != MEMORY_ADDRESSES, FACTORS.index(factor)
 
     def _layouts(self) -> list[Run]:
         return [self._run._replace(layout=number) for number in range(1, self._times + 1)]
@@ -436,7 +431,6 @@ class Study:
             found.moved |= {part for part in ours.keys() | theirs.keys() if ours.get(part) != theirs.get(part)}
         as_recorded = not found.recorded and any(self._outcome(seen) == "recorded" for seen in runs)
         found.factors.setdefault(factor, label)
-        self._reproduced |= {factor} if as_recorded else set()
         found.evidence.append(f"otherwise with: {label}" + (" (and then as recorded)" if as_recorded else ""))
 
     def _move(self, still: Sequence[Seen], runs: Sequence[Seen]) -> None:

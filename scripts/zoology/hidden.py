@@ -98,7 +98,7 @@ class ContextVariable(Tagging):
         return Tag("step", _STEPS.get())
 
 
-_MONEY = decimal.Context(prec=12)
+_MONEY = decimal.Context(prec=12, rounding=decimal.ROUND_HALF_EVEN)
 
 
 @of_process(

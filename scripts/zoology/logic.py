@@ -114,7 +114,7 @@ class EventKey(Exchange):
         return response
 
 
-@studied_feed("answers with the best ask first")
+@studied_feed("answers with the best ask first", cause=("order only", "logic changed"))
 class AnswerTurned(FeedBook):
     def apply(self, context: Context, command: Command) -> Any:
         bid, ask = super().apply(context, command)
