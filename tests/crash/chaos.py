@@ -163,7 +163,7 @@ class Life:
         self.projected = projected
         self.schema = f"chaos{uuid.uuid4().hex[:8]}"
         self.url = server.url(schema=self.schema)
-        commands = 5_000 + kills * COMMANDS_PER_KILL
+        commands = 40_000 + kills * COMMANDS_PER_KILL
         self.stream = list(Generated(1, commands=commands).commands())
         self.children = Children(self.url, folder, commands, projected=projected)
         self.engine = self.outbox = 0
