@@ -26,21 +26,21 @@ from journal.errors import RecoveryError, UsageError
 from journal.journal import Journal
 from journal.records import Command, Entry
 from journal.urls import open_reader, open_writer
-from recovery.audit_report import AuditFinding, AuditReport
+from recovery.auditing.audit_report import AuditFinding, AuditReport
+from recovery.auditing.hidden_state import HiddenState
+from recovery.auditing.leaf_check import leaf_findings
+from recovery.auditing.leaves import OPAQUE, ORDER, differing, flattened
 from recovery.cold_start import require_engine_name
 from recovery.divergence import RESTORE_HOLE
-from recovery.guard import WARN, guarded
+from recovery.guarding.guard import WARN, guarded
 from recovery.heavy import HeavyMode, captured_state, copied, declares_digest, require_same
-from recovery.hidden_state import HiddenState
 from recovery.images import open_catalog, place
-from recovery.leaf_check import leaf_findings
-from recovery.leaves import OPAQUE, ORDER, differing, flattened
 from recovery.loading import EngineArgument, engine_factory
-from recovery.range_replay import steady_collector
 from recovery.replayer import Replayer
 from recovery.runtime import Runtime
 from recovery.stepper import CaptureStepper, Factory, Stepper, TableStepper, make_stepper, pinned_decimals
 from recovery.verification import Progress
+from recovery.verifying.range_replay import steady_collector
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 

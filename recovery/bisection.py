@@ -3,10 +3,10 @@
 Four questions, by what is given besides the engine and its journal:
 
 * nothing: at which command does this code first do other than what is recorded?
-* ``against``: at which recorded command do two engines first do two things?  (recovery/parted_engines.py)
-* ``other_journal``: at which command do two recorded histories part?  (recovery/parted_journals.py)
+* ``against``: at which recorded command do two engines first do two things?  (bisecting/parted_engines.py)
+* ``other_journal``: at which command do two recorded histories part?  (bisecting/parted_journals.py)
 * ``good`` and ``bad``: which commit of the engine's repository is the first that does other than what is recorded, and at
-  which command?  (recovery/first_bad_commit.py)
+  which command?  (bisecting/first_bad_commit.py)
 
 Halving alone proves something only where the evidence is monotone.  A chain is: once two differ they differ for good.  What an
 engine does is not: a bug may show once, and a state that went astray may come back.  So the *first* divergence of an engine
@@ -25,9 +25,9 @@ from typing import Any
 from journal.errors import CorruptionError, NothingVerified, UsageError
 from journal.journal import Journal
 from journal.urls import redacted
-from recovery.bisected import RECORD, Bisection
+from recovery.bisecting.bisected import RECORD, Bisection
 from recovery.divergence import Divergence
-from recovery.explanation import QUICK_S
+from recovery.explaining.explanation import QUICK_S
 from recovery.loading import EngineArgument, engine_factory, engine_spec
 from recovery.plain_text import visible
 from recovery.report import DAMAGED, DIVERGED, NOTHING
@@ -109,20 +109,20 @@ def find_divergence(
     there: dict[str, Any] = {"stream": stream, "after": after, "until": until, "app_dir": app_dir}
     images = snapshots if isinstance(snapshots, str) else None
     if other_journal is not None:
-        from recovery.parted_journals import compare_journals
+        from recovery.bisecting.parted_journals import compare_journals
 
         found = compare_journals(journal, other_journal, other_stream=other_stream, engine=engine, **there)
     elif engine is None:
         raise UsageError("no engine is named", hint="say --engine MODULE:ATTR, or set RECOVERY_ENGINE")
     elif against is not None:
-        from recovery.parted_engines import compare_engines
+        from recovery.bisecting.parted_engines import compare_engines
 
         named = _names(engine, journal)
         found = compare_engines(
             named[0], against, named[1], images, against_app_dir=against_app_dir, progress=progress, **there
         )
     elif good is not None and bad is not None:
-        from recovery.first_bad_commit import find_first_bad_commit
+        from recovery.bisecting.first_bad_commit import find_first_bad_commit
 
         found = find_first_bad_commit(
             *_names(engine, journal), images, good=good, bad=bad, jobs=jobs, progress=progress, told=told, **there

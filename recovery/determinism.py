@@ -3,7 +3,7 @@
 Three ways of looking, because none sees all.  A profile function (``sys.setprofile``, on the applying thread alone, while
 ``apply`` runs) sees each call of a C or Python function.  An audit hook sees what the interpreter itself reports: files,
 sockets, processes, threads.  And the engine's own functions are compiled anew with a look at each value they iterate
-(recovery/set_order.py), because the order of a set calls nothing.
+(guarding/set_order.py), because the order of a set calls nothing.
 
 ``warn`` logs each line once and counts.  ``strict`` raises ``Nondeterminism`` at the line; the command fails as if ``apply``
 had raised it, also where the engine swallows the exception.  ``off`` is no guard at all: nothing is installed and nothing
@@ -23,12 +23,12 @@ from typing import Any, Final
 
 from journal.errors import Nondeterminism
 from journal.records import Command
-from recovery import guarded_calls
 from recovery.engine import Context
-from recovery.engine_code import origin
-from recovery.guard import STRICT
-from recovery.guarded_calls import DIRECT_ONLY, HARMLESS_OWNERS, PYTHON_FILES, SUSPECT_NAMES, WATCHING
-from recovery.set_order import Instrumented, instrument
+from recovery.guarding import guarded_calls
+from recovery.guarding.engine_code import origin
+from recovery.guarding.guard import STRICT
+from recovery.guarding.guarded_calls import DIRECT_ONLY, HARMLESS_OWNERS, PYTHON_FILES, SUSPECT_NAMES, WATCHING
+from recovery.guarding.set_order import Instrumented, instrument
 from recovery.stepper import pinned_decimals
 
 LINES_MAX: Final = 1000
@@ -72,7 +72,7 @@ class Finding:
 
 
 class Guard:
-    """Watches the engine of one stepper.  Made by ``recovery.guard.attach_guard``; ``close`` takes everything out again.
+    """Watches the engine of one stepper.  Made by ``recovery.guarding.guard.attach_guard``; ``close`` takes everything out again.
 
     ``not_seen`` says in words what it could not look at.
     """

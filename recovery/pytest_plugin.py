@@ -186,7 +186,7 @@ class ReplayItem(pytest.Item):
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> HistoryFile | None:
-    """``*.journal``, but for ``test_NAME.journal`` beside ``test_NAME.py``: that is the test's (recovery/emitted_test.py)."""
+    """``*.journal``, but for ``test_NAME.journal`` beside ``test_NAME.py``: that is the test's (reducing/emitted_test.py)."""
     if file_path.suffix != SUFFIX or (file_path.name.startswith("test_") and file_path.with_suffix(".py").exists()):
         return None
     return HistoryFile.from_parent(parent, path=file_path)

@@ -19,11 +19,11 @@ from journal import framing, values
 from journal.errors import DivergenceError
 from journal.journal import Journal
 from journal.urls import open_history
-from recovery.candidate_process import Answer, Candidate, Outcome, Row, Side
 from recovery.divergence import events_plain
 from recovery.images import open_catalog
 from recovery.json_values import to_json
 from recovery.plain_text import visible
+from recovery.reducing.candidate_process import Answer, Candidate, Outcome, Row, Side
 from recovery.report import VERIFIED
 from recovery.verification import verify
 

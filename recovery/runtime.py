@@ -35,7 +35,7 @@ from journal.records import Command, Entry, Head, Receipt, Transition
 from journal.store import JournalStore
 from recovery.choices import check_choices
 from recovery.cold_start import ColdStart, Opened, open_engine
-from recovery.guard import attach_guard, check_mode
+from recovery.guarding.guard import attach_guard, check_mode
 from recovery.heavy import HeavyMode
 from recovery.imaging import Imager
 from recovery.isolation import Work, isolate, refuse, take_back

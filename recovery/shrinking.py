@@ -1,7 +1,7 @@
 """shrink(): the smallest history that still shows a divergence, as a file and a test beside it.
 
 What a changed history *should* have given is known of nobody: the record is of the whole one.  So a candidate is judged by two
-executions of it, each in a process of its own (recovery/candidate_process.py), and what is left out is left out only where the
+executions of it, each in a process of its own (reducing/candidate_process.py), and what is left out is left out only where the
 two still differ at the last command:
 
 * *two engines*, where another is given: this one and that one;
@@ -30,12 +30,12 @@ from journal.errors import UsageError
 from journal.journal import Journal
 from journal.records import Entry, Epoch, JournalIdentity
 from journal.urls import open_reader
-from recovery.candidate_process import Answer, Candidate, Outcome, Row, Side
-from recovery.delta_debugging import smallest
 from recovery.exporting import export_history
 from recovery.history import captured_at, rows_at
 from recovery.images import images_beside, open_catalog
-from recovery.small_history import write_small_history
+from recovery.reducing.candidate_process import Answer, Candidate, Outcome, Row, Side
+from recovery.reducing.delta_debugging import smallest
+from recovery.reducing.small_history import write_small_history
 from snapshots.catalog import Catalog
 
 TWO_ENGINES: Final = "two engines"

@@ -28,7 +28,7 @@ from journal.errors import DivergenceError, Nondeterminism
 from journal.journal import Journal
 from journal.records import Command, stored_command
 from journal.urls import open_writer
-from recovery.guard import OFF
+from recovery.guarding.guard import OFF
 from recovery.loading import EngineArgument, engine_factory, engine_spec
 from recovery.runtime import Runtime
 from recovery.stepper import Asked, CaptureStepper, Factory, Stepper, TableStepper, make_stepper
@@ -207,7 +207,7 @@ def _asked(command: Command) -> Asked:
 
 def _run_child() -> None:
     """Run the commands on stdin; print, for each, a hash of all it did."""
-    from recovery.experiment import outcome_hash
+    from recovery.explaining.experiment import outcome_hash
 
     spec, commands = values.decode(sys.stdin.buffer.read())
     factory = engine_factory(spec)

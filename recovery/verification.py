@@ -20,18 +20,18 @@ from journal.journal import Journal
 from journal.urls import open_reader, redacted
 from recovery import report as verdicts
 from recovery.cold_start import require_engine_name
-from recovery.cuts import anchors
 from recovery.divergence import RESTORE_HOLE, Divergence
-from recovery.explanation import QUICK_S, explained
-from recovery.guard import OFF, STRICT, check_mode
+from recovery.explaining.explanation import QUICK_S, explained
+from recovery.explaining.perturbation import Place
+from recovery.explaining.perturbed_range import perturbed
+from recovery.guarding.guard import OFF, STRICT, check_mode
 from recovery.images import images_beside, open_catalog
 from recovery.loading import EngineArgument, code_revision, engine_factory, engine_spec
-from recovery.perturbation import Place
-from recovery.perturbed_range import perturbed
-from recovery.range_replay import Outcome, Range, RangeReplay, cut_in_ranges
 from recovery.report import Report
-from recovery.segments import Segment
 from recovery.stepper import Factory, engine_versions
+from recovery.verifying.cuts import anchors
+from recovery.verifying.range_replay import Outcome, Range, RangeReplay, cut_in_ranges
+from recovery.verifying.segments import Segment
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
 
@@ -68,7 +68,7 @@ def verify(
     "redo".  Stops at the first divergence unless ``keep_going``, which goes on from that command's recorded rows.
     ``compare=False`` only rebuilds, with the verdict "nothing".  Damage does not end it: what lies behind the next image is
     judged too, and the verdict is "damaged".  What could not be opened is raised.  ``perturb`` replays what verified under
-    other conditions too, in child processes (recovery/perturbed_range.py).  ``explain=False`` leaves out the
+    other conditions too, in child processes (explaining/perturbed_range.py).  ``explain=False`` leaves out the
     experiments, in child processes too, that look for why a command diverges, for about ``explain_s`` seconds; ``diverged``
     is told the first before them.
     Under ``guard`` "warn" the report lists what would not be the same on a replay; under "strict" a command that meets such a
@@ -148,7 +148,7 @@ class _Named:
             )
 
     def task(self, wanted: Range) -> dict[str, Any]:
-        """The task of recovery/segment_replay.py for one range."""
+        """The task of verifying/segment_replay.py for one range."""
         return self.names | wanted._asdict()
 
     @property
@@ -247,7 +247,7 @@ class _Verification:
 
     def replay_in_segments(self, named: _Named, jobs: int, executor: Executor | str | None) -> None:
         """Replay the range in segments, where that is faster; else here."""
-        from recovery.parallel import Segments, opened_executor
+        from recovery.verifying.parallel import Segments, opened_executor
 
         counted = executor is None
         with opened_executor(executor, jobs, self._count) as (found, workers):
@@ -398,7 +398,7 @@ def _look_for_restore_holes(found: list[Divergence], named: _Named, reader: Jour
     wanted = wanted[:RESTORES_TRIED]
     if not wanted:
         return
-    from recovery.restore_hole import with_restore_hole
+    from recovery.explaining.restore_hole import with_restore_hole
 
     catalog = open_catalog(named.images or None, reader.stream)
     images = [anchor.command_id for anchor in anchors(catalog, reader, reader.identity.engine)]

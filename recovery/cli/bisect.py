@@ -14,7 +14,7 @@ from recovery.cli.publishing import publish, report_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recovery.bisected import Bisection
+    from recovery.bisecting.bisected import Bisection
     from recovery.settings import Settings
 
 

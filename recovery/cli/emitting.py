@@ -38,7 +38,7 @@ def emit(
     """Write the test of a divergence, where it was asked for and there is one."""
     if path is None or first is None:
         return
-    from recovery.emitted_test import describe, emit_pytest
+    from recovery.reducing.emitted_test import describe, emit_pytest
 
     shrunk = emit_pytest(
         path,

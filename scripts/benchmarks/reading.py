@@ -21,7 +21,7 @@ from rounds import Table, by_turns
 from journal.journal import PAGE_ENTRIES, Journal
 from journal.testing.postgres_server import PostgresServer
 from journal.urls import migrate_journal, open_reader
-from recovery.range_replay import steady_collector
+from recovery.verifying.range_replay import steady_collector
 
 TRANSITIONS = int(os.environ.get("READ_TRANSITIONS", "1000000"))
 BATCH = 1_000

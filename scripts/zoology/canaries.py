@@ -83,7 +83,7 @@ def changed_divergence(change: Callable[[Any], Any]) -> Callable[[], None]:
 
 def factor_for_nothing() -> None:
     """The time zone is always to blame."""
-    from recovery import explanation
+    from recovery.explaining import explanation
 
     honest = explanation.explained_by
     _put(explanation, "explained_by", lambda *arguments: replace(honest(*arguments), factor="time zone"))
@@ -91,7 +91,7 @@ def factor_for_nothing() -> None:
 
 def first_only() -> None:
     """--keep-going does not keep going."""
-    from recovery.range_replay import Range, RangeReplay
+    from recovery.verifying.range_replay import Range, RangeReplay
 
     honest = RangeReplay.run
 

@@ -192,7 +192,7 @@ def test_a_password_is_nowhere(
     assert {
         line.split()[1] for line in (one.partition("\n")[0][2:] for one in said) if line.startswith("recovery ")
     } >= (set(VERBS) - {"import"})
-    modules = ("recovery.image_process", "recovery.experiment", "recovery.demo.child")
+    modules = ("recovery.image_process", "recovery.explaining.experiment", "recovery.demo.child")
     assert not [module for module in modules if module not in "".join(Heard.arguments)], "no such process was started"
     for text in [*said, *Heard.arguments, caplog.text, *(repr(record.__dict__) for record in caplog.records)]:
         assert CORE not in text, text

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from recovery import perturbation, perturbed_range
 from recovery.cli.main import run
-from recovery.perturbation import Place
+from recovery.explaining import perturbation, perturbed_range
+from recovery.explaining.perturbation import Place
 
 ENGINES = Path(__file__).parents[2]
 

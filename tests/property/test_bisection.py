@@ -24,7 +24,7 @@ TILL, COUNTER = "tests.buggy:BuggyTill", "tests.buggy:BuggyCounter"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every cut pays, and causes are told in this process alone."""
-    monkeypatch.setattr("recovery.segments.START", 0)
+    monkeypatch.setattr("recovery.verifying.segments.START", 0)
     monkeypatch.setattr(verification, "_explained", lambda report, *rest, **options: report)
     BUGS.clear()
     yield

@@ -26,7 +26,7 @@ TIMES = ("seconds", "commands_per_second", "segments")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cut pays."""
-    monkeypatch.setattr("recovery.segments.START", 0)
+    monkeypatch.setattr("recovery.verifying.segments.START", 0)
 
 
 def recorded(folder: Path, engine: str, draw: random.Random) -> dict[str, str]:

@@ -11,13 +11,13 @@ import pytest
 
 from recovery import Command, Runtime, Table, TableEngine
 from recovery.audit import audit, audit_commands
-from recovery.audit_report import AuditReport
+from recovery.auditing.audit_report import AuditReport
+from recovery.auditing.leaves import changes, flattened
 from recovery.cli.main import run
 from recovery.examples.exchange import Exchange
 from recovery.examples.feed_book import FeedBook
 from recovery.examples.generated import Generated
 from recovery.examples.ledger import Ledger
-from recovery.leaves import changes, flattened
 from tests import nondeterministic, unsound
 from tests.crash.worker import stream_of
 from tests.engines import Counter, Till

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recovery.delta_debugging import smallest
+from recovery.reducing.delta_debugging import smallest
 
 
 @given(st.lists(st.integers(0, 40), max_size=40, unique=True), st.data())

@@ -18,7 +18,7 @@ from recovery import Command, Nondeterminism, Runtime, UsageError, ValueRefused,
 from recovery.cli.main import run
 from recovery.examples.exchange import Exchange
 from recovery.examples.generated import Generated
-from recovery.guard import attach_guard, guarded
+from recovery.guarding.guard import attach_guard, guarded
 from recovery.stepper import Stepper, make_stepper
 from recovery.submissions import encoded
 from recovery.testing import check_engine

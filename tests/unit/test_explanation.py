@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from recovery import Command, Runtime, TableEngine, open_journal, perturbation, verify
-from recovery.conditions import FACTORS, settings, variable_settings
+from recovery import Command, Runtime, TableEngine, open_journal, verify
 from recovery.divergence import ABSENT, Divergence, FieldDifference
-from recovery.explanation import explain, explained_by, from_record, study
-from recovery.perturbation import Findings, Laboratory, Observed, Place, Run
+from recovery.explaining import perturbation
+from recovery.explaining.conditions import FACTORS, settings, variable_settings
+from recovery.explaining.explanation import explain, explained_by, from_record, study
+from recovery.explaining.perturbation import Findings, Laboratory, Observed, Place, Run
 from tests import nondeterminism
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ Where = dict[str, str]
 @pytest.fixture(autouse=True)
 def _cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also small histories are cut."""
-    monkeypatch.setattr("recovery.segments.START", 0)
+    monkeypatch.setattr("recovery.verifying.segments.START", 0)
     BUGS.clear()
 
 

@@ -40,7 +40,7 @@ def test_the_first_command_that_two_engines_do_otherwise(
     at = random.Random(bent).randint(1, COMMANDS)
     monkeypatch.setenv("BENT_AT", str(at))
     monkeypatch.setenv("BENT", bent)
-    monkeypatch.setattr("recovery.parted_engines.BATCH", 7)
+    monkeypatch.setattr("recovery.bisecting.parted_engines.BATCH", 7)
     where = recorded(tmp_path, "tests.engines:Till", deposits(1))
     found = find_divergence("tests.cancelling:BentTill", **where, against="tests.engines:Till")
     first = found.first_divergence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovery.segments import FOLD_SPEED, START, Segment, plan
+from recovery.verifying.segments import FOLD_SPEED, START, Segment, plan
 
 MILLION = 1_000_000
 

@@ -13,7 +13,7 @@ import pytest
 from journal.urls import open_history
 from recovery import Command, Runtime, UsageError
 from recovery.cli.main import run
-from recovery.emitted_test import emit_pytest
+from recovery.reducing.emitted_test import emit_pytest
 from recovery.shrinking import NOT_DETERMINISTIC, NOT_RESTORABLE, RECORDED, TWO_ENGINES, Shrunk
 
 ROOT = Path(__file__).parents[2]
@@ -226,7 +226,7 @@ def test_the_verb_writes_it_and_the_plugin_leaves_its_history_alone(workshop: Wo
 
 
 def test_a_sender_cannot_write_code_into_the_test(workshop: Workshop) -> None:
-    from recovery.emitted_test import _text
+    from recovery.reducing.emitted_test import _text
 
     shrunk = Shrunk(RECORDED, "p", 1, '"""\nimport os; os.abort()\n"""\\', 1, 0, 1, True)
     text = _text(shrunk, "a:B", ".", "")

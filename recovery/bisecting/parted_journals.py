@@ -24,7 +24,7 @@ from journal.journal import PAGE_ENTRIES, Journal, check_continues
 from journal.records import Entry, Head
 from journal.urls import open_history, open_reader, redacted
 from recovery import divergence as words
-from recovery.bisected import JOURNALS, Bisection
+from recovery.bisecting.bisected import JOURNALS, Bisection
 from recovery.divergence import ABSENT, Divergence, FieldDifference
 from recovery.loading import EngineArgument, engine_factory
 from recovery.report import DIVERGED, NOTHING, VERIFIED

@@ -81,7 +81,7 @@ class Side:
                 sys.executable,
                 "-P",
                 "-m",
-                "recovery.candidate_process",
+                "recovery.reducing.candidate_process",
                 json.dumps([engine, app_dir, seed, digest_every]),
             ],
             stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """Perturbation: does an outcome depend on anything but its command?  Experiments in child processes, two at a time.
 
-The method is that of a laboratory.  All that can be held still is held still (recovery/experiment.py), and the same experiment
+The method is that of a laboratory.  All that can be held still is held still (explaining/experiment.py), and the same experiment
 is run again: if two identical ones differ, nothing else may be blamed.  Then everything is changed at once, several times; if
 nothing moves, nothing matters.  If something moves, each factor is changed alone, and what moves the outcome is tried again,
 as is the untouched experiment, before it is named.
@@ -22,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from recovery.conditions import (
+from recovery.divergence import Divergence
+from recovery.explaining.conditions import (
     BIRTH_VARIABLES,
     CHANCES,
     FACTORS,
@@ -36,7 +37,6 @@ from recovery.conditions import (
     still_pins,
     variable_settings,
 )
-from recovery.divergence import Divergence
 
 PARALLEL: Final = 2
 CHILD_TIMEOUT_S: Final = 3600.0
@@ -190,7 +190,7 @@ class Laboratory:
         for name in (name for name, value in birth.items() if value is None):
             environment.pop(name, None)
         child = subprocess.run(
-            [sys.executable, "-P", "-m", "recovery.experiment"],
+            [sys.executable, "-P", "-m", "recovery.explaining.experiment"],
             input=json.dumps(task).encode(),
             env=environment,
             capture_output=True,

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any, Final
 
 from journal import values
-from recovery.audit_report import AuditFinding
+from recovery.auditing.audit_report import AuditFinding
+from recovery.auditing.leaves import changes, flattened, root, settings
 from recovery.heavy import captured_state, copied, declares_digest
-from recovery.leaves import changes, flattened, root, settings
 from recovery.state import State, encode_row
 from recovery.stepper import CaptureStepper, Factory, Stepper, TableStepper
 from recovery.tables import Table

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from journal.errors import RecoveryError, StoreUnavailable, UsageError, WorkerLost
-from recovery.processes import SpawnedProcesses
-from recovery.range_replay import Outcome
-from recovery.segment_replay import outcome_of, replay_segment
+from recovery.verifying.processes import SpawnedProcesses
+from recovery.verifying.range_replay import Outcome
+from recovery.verifying.segment_replay import outcome_of, replay_segment
 
 POLL_S: Final = 0.2
 

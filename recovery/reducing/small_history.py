@@ -16,8 +16,8 @@ from journal.files import write_whole
 from journal.framing import NO_EVENTS
 from journal.history_file import HistoryHeader, write_history
 from journal.records import Entry, Epoch, Head, JournalIdentity, checksum, next_chain, part_hashes
-from recovery.candidate_process import Answer, Candidate
 from recovery.images import open_catalog
+from recovery.reducing.candidate_process import Answer, Candidate
 from snapshots.image import ImageHeader, write_image, write_value_image
 
 START: Final = "$start"

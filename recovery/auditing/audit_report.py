@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from recovery.hidden_state import HiddenPlace
+from recovery.auditing.hidden_state import HiddenPlace
 from recovery.report import SCHEMA_VERSION, guard_line
 
 CLEAN: Final = "clean"

@@ -1,6 +1,6 @@
 """Two engines over the same recorded commands: the first command that they do two things with.
 
-Each runs in a process of its own (recovery/outcome_stream.py), so that the two may be of modules with one name, and from a
+Each runs in a process of its own (bisecting/outcome_stream.py), so that the two may be of modules with one name, and from a
 state that is its own: what is recorded besides the commands is not looked at.  What two engines do is not monotone: one may
 go astray and come back.  So every command is run on both, side by side, and the outcomes are compared one by one as they come.
 Both processes have the same hash seed, so that what differs is the code; where both are the same engine, they have two.
@@ -30,15 +30,15 @@ from journal.framing import Change
 from journal.journal import Journal
 from journal.urls import open_reader, redacted
 from recovery import divergence as words
-from recovery.bisected import ENGINES, Bisection
-from recovery.captured_differences import captured_differences
+from recovery.bisecting.bisected import ENGINES, Bisection
+from recovery.bisecting.captured_differences import captured_differences
 from recovery.cold_start import require_engine_name
 from recovery.divergence import ABSENT, Divergence, FieldDifference
 from recovery.images import images_beside
-from recovery.processes import environment
 from recovery.report import DIVERGED, NOTHING, VERIFIED
-from recovery.segment_replay import error_of
 from recovery.verification import Progress
+from recovery.verifying.processes import environment
+from recovery.verifying.segment_replay import error_of
 
 BATCH: Final = 500
 """Outcomes that are told at a time."""
@@ -50,7 +50,7 @@ class _Side:
     def __init__(self, task: dict[str, Any], hash_seed: str, *, without: str) -> None:
         self.engine = str(task["engine"])
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recovery.outcome_stream"],
+            [sys.executable, "-P", "-m", "recovery.bisecting.outcome_stream"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from journal.errors import CorruptionError, EvidenceAhead
 from journal.journal import Journal
 from journal.records import Entry
-from recovery.cuts import Anchor, NoCut, anchors, place_at_anchor, place_at_cut
 from recovery.divergence import Divergence
-from recovery.guard import OFF, guarded
+from recovery.guarding.guard import OFF, guarded
 from recovery.images import place
 from recovery.replayer import CHECKS, Replayer, Span
-from recovery.segments import plan
 from recovery.stepper import Factory, Stepper, TableStepper, make_stepper, pinned_decimals
+from recovery.verifying.cuts import Anchor, NoCut, anchors, place_at_anchor, place_at_cut
+from recovery.verifying.segments import plan
 from snapshots.catalog import Catalog
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from journal.errors import RecoveryError
-from recovery.conditions import RESTORE_POINT
 from recovery.divergence import (
     HIDDEN_STATE,
     LOGIC_CHANGED,
@@ -24,9 +23,10 @@ from recovery.divergence import (
     UNKNOWN,
     Divergence,
 )
-from recovery.processes import environment, replay_elsewhere
-from recovery.range_replay import Range
-from recovery.segment_replay import outcome_of
+from recovery.explaining.conditions import RESTORE_POINT
+from recovery.verifying.processes import environment, replay_elsewhere
+from recovery.verifying.range_replay import Range
+from recovery.verifying.segment_replay import outcome_of
 
 HASH_SEEDS: Final = ("1", "2")
 FROM_BEGINNING_MAX: Final = 250_000
@@ -39,7 +39,7 @@ Task = dict[str, Any]
 def with_restore_hole(found: Divergence, names: Task, *, began: int, images: Sequence[int]) -> Divergence:
     """The divergence, its cause corrected where a restore is shown to be it.
 
-    ``names`` are the task's names of recovery/segment_replay.py, ``began`` the command after which the replay began to
+    ``names`` are the task's names of verifying/segment_replay.py, ``began`` the command after which the replay began to
     execute, ``images`` the commands of the images, ascending.
     """
     if found.cause not in MAY_BE:

@@ -29,9 +29,9 @@ from itertools import pairwise
 from types import CodeType, FunctionType, GeneratorType, ModuleType
 from typing import Any, Final
 
-from recovery import guarded_calls
-from recovery.engine_code import engine_modules, functions_of, nested_code
-from recovery.guarded_calls import watching, words
+from recovery.guarding import guarded_calls
+from recovery.guarding.engine_code import engine_modules, functions_of, nested_code
+from recovery.guarding.guarded_calls import watching, words
 
 _PREFIX: Final = "__recovery_"
 # Callables that give on what they iterate in its order.

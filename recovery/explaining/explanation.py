@@ -1,7 +1,7 @@
 """Explanation: from a divergence and what experiments showed to a cause, a factor, and a sentence.
 
-``from_record`` reads the divergence alone and costs nothing.  ``explain`` runs experiments (recovery/perturbation.py) besides.
-A cause is one of recovery/divergence.py; a factor, one of recovery/conditions.py, says on what the outcome was *shown* to
+``from_record`` reads the divergence alone and costs nothing.  ``explain`` runs experiments (explaining/perturbation.py) besides.
+A cause is one of recovery/divergence.py; a factor, one of explaining/conditions.py, says on what the outcome was *shown* to
 depend.  "unknown" is an answer.
 """
 
@@ -17,11 +17,11 @@ from journal.journal import Journal
 from journal.records import Entry, Epoch
 from journal.urls import open_reader
 from recovery import divergence as words
-from recovery.conditions import FACTORS, PROCESS, RESTORE_POINT
 from recovery.divergence import Divergence
+from recovery.explaining.conditions import FACTORS, PROCESS, RESTORE_POINT
+from recovery.explaining.perturbation import Findings, Laboratory, Place, Run, Study
 from recovery.images import open_catalog
 from recovery.json_values import to_json
-from recovery.perturbation import Findings, Laboratory, Place, Run, Study
 
 __all__ = ["FACTORS", "explain", "from_record"]
 

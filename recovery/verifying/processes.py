@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from journal.errors import UsageError, WorkerLost
-from recovery.segment_replay import replay_segment
+from recovery.verifying.segment_replay import replay_segment
 
 T = TypeVar("T")
 Told = Callable[[int], None]
@@ -39,7 +39,7 @@ def replay_elsewhere(
     told: Told | None = None,
     started: Callable[[subprocess.Popen[str]], None] | None = None,
 ) -> dict[str, Any]:
-    """Replay a segment in a new process, and give its answer (recovery/segment_replay.py has both documents).
+    """Replay a segment in a new process, and give its answer (verifying/segment_replay.py has both documents).
 
     ``python`` may be another interpreter, ``cwd`` another directory, ``variables`` the whole environment.  ``told`` is
     called with the number of commands replayed since the last call.  WorkerLost where the process ends without an answer.
@@ -47,7 +47,7 @@ def replay_elsewhere(
     answer = None
     with subprocess.Popen(
         # -P: nothing that lies in the working directory stands in for a library's module.
-        [python, "-P", "-m", "recovery.segment_replay"],
+        [python, "-P", "-m", "recovery.verifying.segment_replay"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

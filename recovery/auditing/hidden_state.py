@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from recovery.engine_code import engine_modules, functions_of
-from recovery.leaves import LEAVES_MAX, flattened
+from recovery.auditing.leaves import LEAVES_MAX, flattened
+from recovery.guarding.engine_code import engine_modules, functions_of
 from recovery.table_engine import TableEngine
 from recovery.tables import Cell, Index, Table
 

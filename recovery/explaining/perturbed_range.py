@@ -14,11 +14,11 @@ from typing import Final
 from journal.journal import Journal
 from journal.urls import open_reader
 from recovery import report as verdicts
-from recovery.conditions import Setting, at_once, settings, variable_settings
 from recovery.divergence import HIDDEN_STATE, NOT_DETERMINISTIC, RESTORE_HOLE, Divergence
-from recovery.explanation import explained_by, from_record, study
+from recovery.explaining.conditions import Setting, at_once, settings, variable_settings
+from recovery.explaining.explanation import explained_by, from_record, study
+from recovery.explaining.perturbation import AT_ONCE, Failed, Laboratory, Observed, Place, Run, Seen
 from recovery.images import open_catalog
-from recovery.perturbation import AT_ONCE, Failed, Laboratory, Observed, Place, Run, Seen
 from recovery.report import Report
 
 STARTS_MAX: Final = 4

@@ -76,7 +76,7 @@ def _kinds(module: ModuleType, default: str, **others: str) -> dict[str, str]:
 
 
 _MODULES: Final[dict[str, dict[str, str]]] = {
-    # With arguments these are pure; without, recovery/set_order.py sees them, for it sees the arguments.
+    # With arguments these are pure; without, guarding/set_order.py sees them, for it sees the arguments.
     "time": _kinds(
         time,
         CLOCK,

@@ -1,12 +1,12 @@
 """A process that runs the recorded commands on one engine, from the state it makes itself, and tells what came out of each.
 
 It never looks at what is recorded beside the commands: two of these, each with its own engine, are compared with each other
-(recovery/parted_engines.py).  ``python -P -m recovery.outcome_stream`` speaks JSON lines.  It is told, first::
+(bisecting/parted_engines.py).  ``python -P -m recovery.bisecting.outcome_stream`` speaks JSON lines.  It is told, first::
 
     {"engine", "app_dir", "journal", "snapshots", "stream", "after", "until", "batch"}
 
 and says ``{"placed": id, "engine": name, "replays_from": n, "digest": hex or null}``, or ``{"error": …}`` as
-recovery/segment_replay.py does.  Told ``{"replays_from": n}``, it runs the commands; those of older rules it redoes from
+verifying/segment_replay.py does.  Told ``{"replays_from": n}``, it runs the commands; those of older rules it redoes from
 their rows.  It says ``{"outcomes": [hex, …], "states": [hex or null, …]}`` for ``batch`` commands at a time, and at last
 ``{"ended": id, "redone": count}``.  It is not more than ``AHEAD`` batches ahead of who listens, who answers each with
 ``{"settled": id}``: up to there both sides agree, and nothing need be kept.  Then it may be asked, any number of times::
@@ -33,14 +33,14 @@ from journal.errors import RecoveryError, UsageError
 from journal.journal import Journal
 from journal.records import Entry
 from journal.urls import open_reader
-from recovery.cuts import NoCut, place_at_cut
 from recovery.images import open_catalog, place
 from recovery.loading import engine_factory
-from recovery.range_replay import steady_collector
 from recovery.replayer import Replayer
-from recovery.segment_replay import error_answer, own_stdout
 from recovery.state import encode_row
 from recovery.stepper import Asked, CaptureStepper, Step, Stepper, TableStepper, make_stepper, pinned_decimals
+from recovery.verifying.cuts import NoCut, place_at_cut
+from recovery.verifying.range_replay import steady_collector
+from recovery.verifying.segment_replay import error_answer, own_stdout
 
 AHEAD: Final = 4
 CAPTURED_BYTES_MAX: Final = 16 * 2**20

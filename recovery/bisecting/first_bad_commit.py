@@ -21,15 +21,15 @@ from typing import Any, Final
 from journal.errors import CorruptionError, NothingVerified, RecoveryError, UsageError, WorkerLost
 from journal.journal import Journal
 from journal.urls import open_reader, redacted
-from recovery.bisected import REVISIONS, Bisection
+from recovery.bisecting.bisected import REVISIONS, Bisection
+from recovery.bisecting.worktrees import Commit, Repository, ended_in_order
 from recovery.divergence import Divergence
 from recovery.images import images_beside, open_catalog
-from recovery.parallel import Segments
-from recovery.processes import SpawnedProcesses
-from recovery.range_replay import Outcome, Range, cut_in_ranges
 from recovery.report import DIVERGED
 from recovery.verification import Progress
-from recovery.worktrees import Commit, Repository, ended_in_order
+from recovery.verifying.parallel import Segments
+from recovery.verifying.processes import SpawnedProcesses
+from recovery.verifying.range_replay import Outcome, Range, cut_in_ranges
 
 GOOD: Final = "good"
 BAD: Final = "bad"

@@ -6,13 +6,13 @@ The task (all of it plain, so that any executor can carry it and nothing executa
     journal    URL                                 mode           "execute" or "redo"
     snapshots  URL; empty for none                 keep_going     go on after a divergence
     stream     name                                start          as verify's; None for the default
-    app_dir    where the engine's module is        cut, image, guard   as recovery/range_replay.py's Range
+    app_dir    where the engine's module is        cut, image, guard   as verifying/range_replay.py's Range
     within     a folder that the engine's module must be loaded from; empty for any
 
 The answer is ``{"outcome": …}``, an ``Outcome.to_dict()``, or ``{"error": {"kind", "message", "hint"}}``, with ``kind`` the name
 of a class of journal/errors.py.  All but ``engine``, ``journal``, ``after`` and ``until`` may be left out.
 
-As a process of its own, ``python -m recovery.segment_replay`` reads the task as one JSON line and prints JSON lines:
+As a process of its own, ``python -m recovery.verifying.segment_replay`` reads the task as one JSON line and prints JSON lines:
 ``{"replayed": n}`` as it goes, and the answer last.  It ends when its stdin does, so that it never outlives who started it;
 what the engine prints goes to stderr.
 """
@@ -32,7 +32,7 @@ from journal.journal import Journal
 from journal.urls import open_reader
 from recovery.images import open_catalog
 from recovery.loading import code_revision, engine_factory, require_within
-from recovery.range_replay import Outcome, Progress, Range, RangeReplay
+from recovery.verifying.range_replay import Outcome, Progress, Range, RangeReplay
 
 DEFAULTS: Final[dict[str, Any]] = {
     "snapshots": "",

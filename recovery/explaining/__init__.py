@@ -1,0 +1,1 @@
+"""Why a command came out otherwise: experiments in child processes, restores, and the sentence they support."""

@@ -1,0 +1,1 @@
+"""Verification of many commands: which ranges, and where each is replayed."""
