@@ -313,11 +313,9 @@ class DigestEveryTen(PlainBook):
         return response
 
 
-@specimen("counts deletions too", flow=FEED, cause="logic changed", recorded_engine="zoology.bases:Tagging")
-class TagsAtDeletion(Tagging):
-    def apply(self, context: Context, command: Command) -> Any:
-        response = super().apply(context, command)
-        if command.type == "changed" and command.data["order_id"] in self.tags:
-            old = self.tags[command.data["order_id"]]
-            self.tags[command.data["order_id"]] = Tag(old.text, old.number + 1)
-        return response
+@specimen(
+    "counts tags from one", flow=FEED, cause="logic changed", recorded_engine="zoology.bases:Tagging", replay=ALONE
+)
+class TagsFromOne(Tagging):
+    def tag(self, context: Context, command: Command) -> Tag:
+        return super().tag(context, command)._replace(number=1)
