@@ -1,4 +1,4 @@
-"""The verbs on PostgreSQL, and the queries of docs/postgresql.md."""
+"""The verbs on PostgreSQL, and the queries of docs/postgresql.md and README.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recovery import Command, Runtime, open_snapshots, verify
 from tests.engines import Till
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "postgresql.md").read_text()
+DOCUMENT = (ROOT / "docs" / "postgresql.md").read_text() + (ROOT / "README.md").read_text()
 QUERIES = re.findall(r"^```sql\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 SECRET = "s3cr3t-w0rd"
 
@@ -156,7 +156,7 @@ def test_the_documented_queries_are_answered(url: str) -> None:
         for cents in range(-2, 4):  # the first two are rejected
             till.execute(Command("deposit", {"number": "ada", "cents": cents}))
         with psycopg.connect(url) as db:
-            recent, of_key, request, hour, changed, holder = (
+            recent, of_key, request, hour, changed, holder, of_all = (
                 db.execute(query.encode()).fetchall() for query in QUERIES if "GRANT" not in query
             )
     assert [row[0] for row in recent] == [6, 5, 4, 3, 2, 1]
@@ -167,6 +167,7 @@ def test_the_documented_queries_are_answered(url: str) -> None:
     assert changed == [(6,)]
     assert holder[0][:2] == ("main", 1)
     assert holder[0][3] == os.getpid()
+    assert of_all == [("ada", 4, 6)]
 
 
 def test_events_and_digests_are_split_as_they_were_packed(url: str) -> None:
