@@ -20,7 +20,7 @@ from recovery.tables import Index
 Origin = Literal["engine", "installed", "standard", "ours", "generated"]
 
 _OURS: Final = tuple(
-    os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), name, "")
+    os.path.join(os.path.dirname(os.path.abspath(str(sys.modules[name].__file__))), "")
     for name in ("recovery", "snapshots", "journal")
 )
 # Engines that we ship are engines like any other.
