@@ -6,6 +6,7 @@ The guard names lines in it and looks at the sets it iterates; the audit looks f
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import sys
@@ -20,8 +21,8 @@ from recovery.tables import Index
 Origin = Literal["engine", "installed", "standard", "ours", "generated"]
 
 _OURS: Final = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(str(sys.modules[name].__file__))), "")
-    for name in ("recovery", "snapshots", "journal")
+    os.path.join(os.path.dirname(os.path.abspath(str(package.__file__))), "")
+    for package in map(importlib.import_module, ("recovery", "snapshots", "journal"))
 )
 # Engines that we ship are engines like any other.
 _OUR_ENGINES: Final = tuple(os.path.join(_OURS[0], name, "") for name in ("examples", "demo"))
