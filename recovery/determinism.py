@@ -13,6 +13,7 @@ is asked.
 from __future__ import annotations
 
 import decimal
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -213,9 +214,13 @@ def _author(kind: str, frame: FrameType | None) -> tuple[str, FrameType | None]:
     """The innermost frame of the engine's author, else of an installed package; None where the call is of no interest.
 
     Where a library stands in between whose purpose is known, the kind is its: what ``subprocess`` does with files is no matter.
+    What the host has hung on the collector (``gc.callbacks``) comes in between at any line, and is none of the engine's.
     """
     installed = None
+    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None and frame.f_code is not Guard.run.__code__:
+        if frame.f_code in collecting:
+            return kind, None
         place = origin(frame.f_code.co_filename)
         if place == "engine" and frame.f_code.co_name != "<module>":
             return kind, frame

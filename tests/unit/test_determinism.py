@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recovery import Command, Nondeterminism, Runtime, UsageError, ValueRefused, verify
+from recovery import Command, Context, Nondeterminism, Runtime, TableEngine, UsageError, ValueRefused, verify
 from recovery.cli.main import run
 from recovery.examples.exchange import Exchange
 from recovery.examples.generated import Generated
@@ -219,6 +221,27 @@ def test_a_class_made_inside_a_function_is_seen_too() -> None:
     stepper = make_stepper(unsound.made_here, 1, 1)
     with guarded(stepper, "strict"), pytest.raises(Nondeterminism, match="a set of str is taken in its order"):
         stepper.step(encoded(Command("count", {"name": "bob"}, received_at_ms=1)), 1, 1)
+
+
+def test_what_the_host_does_at_each_collection_is_none_of_the_engines() -> None:
+    def note(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    class Collecting(TableEngine):
+        name = "collecting"
+
+        def apply(self, context: Context, command: Command) -> int:
+            return len([gc.collect()])
+
+    stepper = make_stepper(Collecting, 1, 0)
+    gc.callbacks.append(note)
+    try:
+        with guarded(stepper, "warn") as guard:
+            stepper.step(encoded(Command("any", {}, received_at_ms=1)), 1, 1)
+    finally:
+        gc.callbacks.remove(note)
+    assert guard is not None
+    assert {finding.kind for finding in guard.findings} <= {"garbage collector"}
 
 
 def test_the_clean_engines_are_clean() -> None:
