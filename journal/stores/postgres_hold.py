@@ -35,7 +35,8 @@ UPDATE engine_streams SET claim = %(claim)s, holder_host = %(host)s, holder_pid 
 backend_pid = %(backend)s, backend_start = %(start)s WHERE stream = %(stream)s"""
 _SELF: Final = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _CREATE: Final = "INSERT INTO engine_streams VALUES (%s, %s, 0, 0) ON CONFLICT (stream) DO NOTHING"
-_TERMINATE: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
+# Waits until it has ended, for so many milliseconds: what it is told afterwards it is not to answer any more.
+_TERMINATE: Final = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
 _RELEASE: Final = """\
 UPDATE engine_streams SET holder_host = NULL, holder_pid = NULL, holder_since_ms = NULL, backend_pid = NULL,
 backend_start = NULL WHERE stream = %s AND claim = %s"""
