@@ -51,6 +51,7 @@ import xxhash
 import zstandard
 
 from journal import digest, values
+from journal.compressed import decompress
 from journal.errors import ChecksumMismatch, CorruptionError, UnknownFormat, UsageError
 from journal.records import ENTRY_BYTES_MAX, Entry
 
@@ -387,12 +388,9 @@ class HistoryFile:
 
     def _inflated(self, at: int, payload: bytes, size: int) -> bytes:
         try:
-            # The frame's own statement goes before the limit that is given to the decompressor: hold it to ours first.
-            if zstandard.frame_content_size(payload) != size:
-                raise self._damage(at, f"has a block that does not hold the {size} bytes it promises")
-            return self._decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise self._damage(at, f"has a block that cannot be decompressed: {error}") from error
+            return decompress(self._decompressor, payload, size)
+        except ValueError as error:
+            raise self._damage(at, f"has a block that {error}") from error
 
     def _take(self, at: int, size: int, start: int) -> bytes:
         # A size is taken from the file: no memory is asked for that the file could not fill.

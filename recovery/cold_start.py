@@ -308,6 +308,9 @@ def _replayed(
 
 
 def _refusal(divergence: Divergence) -> DivergenceError:
+    from recovery.explaining.explanation import from_record
+
+    divergence = from_record(divergence)
     error = DivergenceError(
         f"the engine does not reproduce its journal, so it was not started\n{divergence}",
         hint='start the former code, or restore the recorded rows with replay="redo" after: recovery replay --verify',

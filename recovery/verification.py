@@ -30,7 +30,7 @@ from recovery.loading import EngineArgument, code_revision, engine_factory, engi
 from recovery.report import Report
 from recovery.stepper import Factory, engine_versions
 from recovery.verifying.cuts import anchors
-from recovery.verifying.range_replay import Outcome, Range, RangeReplay, cut_in_ranges
+from recovery.verifying.range_replay import LISTED_MAX, Outcome, Range, RangeReplay, cut_in_ranges
 from recovery.verifying.segments import Segment
 from snapshots.catalog import Catalog
 from snapshots.store import SnapshotStore
@@ -339,6 +339,11 @@ class _Verification:
             yield (
                 f"{found.unjudged.count} commands from {found.unjudged.first} to {found.unjudged.last} that follow a "
                 "divergence: no rows are recorded to go on from, so what differs there may come of it"
+            )
+        if found.unlisted:
+            yield (
+                f"why {found.unlisted.count} more commands from {found.unlisted.first} to {found.unlisted.last} diverge: "
+                f"the first {LISTED_MAX} divergences are listed"
             )
         if not identity.digest_every and identity.changes == "none":
             yield "rows: this journal records none"

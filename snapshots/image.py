@@ -50,6 +50,7 @@ import xxhash
 import zstandard
 
 from journal import digest, values
+from journal.compressed import decompress
 from journal.errors import BrokenChain, ChecksumMismatch, CorruptionError, UnknownFormat, UsageError, ValueRefused
 from snapshots.tally import Tally
 
@@ -387,12 +388,9 @@ class ImageReader:
 
     def _inflated(self, at: int, payload: bytes, size: int) -> bytes:
         try:
-            # The frame's own statement goes before the limit that is given to the decompressor: hold it to ours first.
-            if zstandard.frame_content_size(payload) != size:
-                raise self._damage(at, f"has a block that does not hold the {size} bytes it promises")
-            return self._decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise self._damage(at, f"has a block that cannot be decompressed: {error}") from error
+            return decompress(self._decompressor, payload, size)
+        except ValueError as error:
+            raise self._damage(at, f"has a block that {error}") from error
 
     def _text(self, at: int, name: bytes) -> str:
         try:

@@ -37,6 +37,9 @@ Progress = Callable[[int], None]
 PROGRESS_EVERY: Final = 1000
 MODES: Final = ("execute", "redo", "rebuild")
 
+LISTED_MAX: Final = 1000
+"""Of one verification's divergences so many are kept; the others are counted, so that memory does not grow with them."""
+
 
 class Range(NamedTuple):
     """The commands with ``after < id <= until``, and where their replay begins.
@@ -69,7 +72,7 @@ class Outcome:
 
     ``placed`` is False where the engine could not be placed at the range's cut, and then nothing was replayed;
     ``snapshot`` is the command of the image that it began with.  ``last`` is the last command replayed.  ``end`` is the
-    chain and the digest, in hex, of the record where it ended.
+    chain and the digest, in hex, of the record where it ended.  ``unlisted`` are the divergences beyond ``LISTED_MAX``.
     """
 
     after: int
@@ -84,9 +87,17 @@ class Outcome:
     damage: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     divergences: list[Divergence] = field(default_factory=list)
+    unlisted: Span = field(default_factory=Span)
     begin: tuple[str, str] = ("", "")
     end: tuple[str, str] = ("", "")
     guard: dict[str, Any] | None = None
+
+    def add(self, divergence: Divergence) -> None:
+        """One more divergence, behind the last."""
+        if len(self.divergences) < LISTED_MAX:
+            self.divergences.append(divergence)
+        else:
+            self.unlisted.add(divergence.command_id)
 
     def join(self, later: Outcome) -> None:
         """Add what replaying the range behind this one showed."""
@@ -99,14 +110,16 @@ class Outcome:
         self.unjudged.join(later.unjudged)
         self.damage += later.damage
         self.losses += later.losses
-        self.divergences += later.divergences
+        for divergence in later.divergences:
+            self.add(divergence)
+        self.unlisted.join(later.unlisted)
         self.end = later.end
         self.guard = _both(self.guard, later.guard)
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as a plain document, which JSON holds."""
         document = {each.name: getattr(self, each.name) for each in fields(self)}
-        document["redone"], document["unjudged"] = _span(self.redone), _span(self.unjudged)
+        document |= {name: _span(getattr(self, name)) for name in _SPANS}
         document["losses"] = [list(loss) for loss in self.losses]
         document["begin"], document["end"] = list(self.begin), list(self.end)
         document["divergences"] = [divergence.to_dict() for divergence in self.divergences]
@@ -115,7 +128,7 @@ class Outcome:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Outcome:
         """The outcome of ``to_dict``'s document."""
-        spans = {name: Span(*document[name]) for name in ("redone", "unjudged")}
+        spans = {name: Span(*document[name]) for name in _SPANS}
         places = {name: tuple(document[name]) for name in ("begin", "end")}
         losses = [Loss(*loss) for loss in document["losses"]]
         divergences = [Divergence.from_dict(divergence) for divergence in document["divergences"]]
@@ -132,6 +145,9 @@ def _both(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> dict[st
         known["commands"] += each["commands"]
     not_seen = list(dict.fromkeys([*ours["not_seen"], *theirs["not_seen"]]))
     return {**ours, "findings": list(findings.values()), "not_seen": not_seen}
+
+
+_SPANS: Final = ("redone", "unjudged", "unlisted")
 
 
 def _span(span: Span) -> list[int]:
@@ -275,7 +291,7 @@ class RangeReplay:
         try:
             if self._travelled(replayer, wanted, outcome, base):
                 for divergence in self._divergences(replayer, wanted, outcome):
-                    outcome.divergences.append(divergence)
+                    outcome.add(divergence)
                     if not wanted.keep_going:
                         break
         except CorruptionError as error:
@@ -295,7 +311,7 @@ class RangeReplay:
             way = self._watched(self._journal.read(base, wanted.after))
             redo = isinstance(replayer.stepper, TableStepper) and self.identity.changes == "rows"
             for divergence in replayer.redo(way) if redo else replayer.execute(way):
-                outcome.divergences.append(divergence)
+                outcome.add(divergence)
                 if not wanted.keep_going:
                     return False
             replayer.forget_counts()

@@ -26,6 +26,7 @@ from recovery import (
     verify,
 )
 from recovery.divergence import ABSENT, FieldDifference, field_differences
+from recovery.verifying import range_replay
 from tests.engines import Account, Counter, Till
 from tests.places import new_place
 
@@ -167,6 +168,15 @@ def test_all_independent_divergences_are_found(name: str) -> None:
     assert report.commands == 9
     first = replay(engine, name)
     assert (first.commands, first.not_checked) == (2, ("7 commands after 2: the replay stopped there",))
+
+
+def test_divergences_beyond_what_is_listed_are_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_replay, "LISTED_MAX", 3)
+    engine = bent(lambda till, context, _: till.accounts.__setitem__("eve", Account("eve", context.command_id)))
+    report = replay(engine, name, keep_going=True, explain=False)
+    assert [found.command_id for found in report.divergences] == [1, 2, 3]
+    assert report.commands == 9
+    assert report.not_checked == ("why 5 more commands from 4 to 8 diverge: the first 1000 divergences are listed",)
 
 
 def test_a_range_is_checked_from_the_recorded_state(name: str) -> None:
@@ -414,6 +424,7 @@ def test_a_cold_start_refuses_what_it_cannot_reproduce_and_changes_nothing(name:
         Runtime.open(engine, journal=f"memory:{name}", snapshots="memory:")
     assert "command 3 (deposit)" in str(refused.value)
     assert "/accounts/ada/cents: recorded 3, replayed 4" in str(refused.value)
+    assert "why: The code is of another revision than the one recorded" in str(refused.value)
     assert refused.value.hint
     assert refused.value.exit_code == 1
     assert len(open_journal(f"memory:{name}").epochs()) == 1
