@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 WIDTH: Final = 960
+TRIANGLE: Final = 14
+"""How wide the mark of a divergence is: none is hidden behind another."""
 FINDINGS_MAX: Final = 200
 FIELDS_MAX: Final = 500
 """Of what a page shows; how much more there is, it says."""
@@ -66,7 +68,9 @@ def html_page(document: Mapping[str, Any], *, images: Iterable[int] = (), title:
         last=last,
         width=WIDTH,
         images=marks(images, first=first, last=last, width=WIDTH),
-        divergences=marks((finding.command_id for finding in found), first=first, last=last, width=WIDTH),
+        divergences=marks(
+            (finding.command_id for finding in found), first=first, last=last, width=WIDTH, apart=TRIANGLE
+        ),
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         version=VERSION,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """Some commands that fall on one column: ``x`` in 0 … width, the first and last id, and how many commands."""
+    """Some commands that fall on one place: ``x`` in 0 … width, the first and last id, and how many commands."""
 
     x: int
     first: int
@@ -21,18 +21,16 @@ class Mark(NamedTuple):
         return f"{self.commands} {many}, {self.first} to {self.last}"
 
 
-def marks(command_ids: Iterable[int], *, first: int, last: int, width: int) -> list[Mark]:
-    """The commands within ``first`` to ``last`` (which may be equal), one mark a column, from left to right."""
+def marks(command_ids: Iterable[int], *, first: int, last: int, width: int, apart: int = 1) -> list[Mark]:
+    """The commands within ``first`` to ``last`` (which may be equal), from left to right; marks are ``apart`` or more."""
     span = max(last - first, 1)
-    columns: dict[int, Mark] = {}
+    places: list[Mark] = []
     for command_id in sorted(command_ids):
         if not first <= command_id <= last:
             continue
         x = round((command_id - first) * width / span)
-        known = columns.get(x)
-        columns[x] = (
-            Mark(x, command_id, command_id, 1)
-            if known is None
-            else known._replace(last=command_id, commands=known.commands + 1)
-        )
-    return list(columns.values())
+        if places and x - places[-1].x < apart:
+            places[-1] = places[-1]._replace(last=command_id, commands=places[-1].commands + 1)
+        else:
+            places.append(Mark(x, command_id, command_id, 1))
+    return places

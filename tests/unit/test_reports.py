@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -143,11 +144,11 @@ def test_every_kind_of_document_has_a_page(document: dict[str, Any], words: str)
 # The timeline
 
 
-@given(st.lists(st.integers(-5, 3000), max_size=300), st.integers(1, 50), st.integers(0, 3000))
-def test_marks_are_bounded_ordered_and_lose_nothing(ids: list[int], first: int, span: int) -> None:
+@given(st.lists(st.integers(-5, 3000), max_size=300), st.integers(1, 50), st.integers(0, 3000), st.integers(1, 20))
+def test_marks_are_bounded_apart_and_lose_nothing(ids: list[int], first: int, span: int, apart: int) -> None:
     last = first + span
-    found = marks(ids, first=first, last=last, width=100)
-    assert [mark.x for mark in found] == sorted({mark.x for mark in found})
+    found = marks(ids, first=first, last=last, width=100, apart=apart)
+    assert all(right.x - left.x >= apart for left, right in pairwise(found))
     assert all(0 <= mark.x <= 100 and first <= mark.first <= mark.last <= last for mark in found)
     assert sum(mark.commands for mark in found) == sum(first <= each <= last for each in ids)
 
