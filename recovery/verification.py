@@ -386,7 +386,7 @@ def _explained(
     found = perturbed(found, there) if perturb else found
     divergences = list(found.divergences)
     if seconds != 0:
-        divergences = list(explained(divergences, there, seconds=seconds))
+        divergences = explained(divergences, there, seconds=seconds)
     if seconds != 0 and there is not None:
         _look_for_restore_holes(divergences, named, reader, begun)
     flags = ["--perturb"] if found.perturbed else []

@@ -8,6 +8,7 @@ depend.  "unknown" is an answer.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ QUICK_S: Final = 30.0
 EARLIER_MAX: Final = 5000
 """How many commands before the divergence are executed to let hidden state pile up."""
 IMAGES_MAX: Final = 2
+EXPLAINED_MAX: Final = 4
+"""With how many divergences of one replay experiments are run."""
 
 _BY_RECORD: Final = {
     words.LOGIC_CHANGED: "The code is of another revision than the one recorded, and by it the command comes out otherwise.",
@@ -50,7 +53,7 @@ _BY_RECORD: Final = {
         "The command comes out as recorded, but the recorded rows are not what it changes: the record of rows is wrong."
     ),
     words.RESTORE_HOLE: "It depends on where the replay began: the engine has state that an image does not hold.",
-    words.UNKNOWN: "The same code gives another result than recorded; why could not be told.",
+    words.UNKNOWN: "The same code gives another result than recorded; why is not known.",
 }
 _BY_FACTOR: Final = {
     "memory addresses": "on where objects lie in memory (id(), the default hash, or the order of a set of objects)",
@@ -114,12 +117,28 @@ def _sorted(value: Any) -> Any:
 
 def explained(
     divergences: Sequence[Divergence], place: Place | None, *, seconds: float | None = QUICK_S
-) -> tuple[Divergence, ...]:
-    """The divergences of one replay, each with its sentence; the first by ``explain``, the others from the record alone."""
-    return tuple(
-        each if each.explanation else explain(each, place, seconds=seconds) if at == 0 else from_record(each)
-        for at, each in enumerate(divergences)
-    )
+) -> list[Divergence]:
+    """The divergences of one replay, each with its sentence: the first few by ``explain``, as long as there is time for it, the
+    others from the record alone."""
+    ends = None if seconds is None else time.monotonic() + seconds
+    found: list[Divergence] = []
+    for each in divergences:
+        left = None if ends is None else ends - time.monotonic()
+        if each.explanation:
+            found.append(each)
+        elif place is None or not found or (len(found) < EXPLAINED_MAX and (left is None or left > 0)):
+            found.append(explain(each, place, seconds=left))
+        else:
+            found.append(_not_studied(each))
+    return found
+
+
+def _not_studied(divergence: Divergence) -> Divergence:
+    known = from_record(divergence)
+    if known.cause in _SETTLED:
+        return known
+    reason = f"no experiment was run with it: that is done with the first {EXPLAINED_MAX}, as far as there is time"
+    return replace(known, evidence=(*known.evidence, reason))
 
 
 _SETTLED: Final = (words.TOUCHED_OUTSIDE, words.RECORDER_FAULT, words.CHANGES_INCOMPLETE)

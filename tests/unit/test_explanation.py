@@ -10,7 +10,7 @@ import pytest
 
 from recovery import Command, Runtime, TableEngine, open_journal, verify
 from recovery.divergence import ABSENT, Divergence, FieldDifference
-from recovery.explaining import perturbation
+from recovery.explaining import explanation, perturbation
 from recovery.explaining.conditions import FACTORS, settings, variable_settings
 from recovery.explaining.explanation import explain, explained_by, from_record, study
 from recovery.explaining.perturbation import Findings, Laboratory, Observed, Place, Run
@@ -192,6 +192,18 @@ def test_a_replay_says_why_where_the_environment_has_changed(monkeypatch: pytest
     document = one.to_dict()
     assert (document["factor"], document["evidence"]) == ("environment", list(one.evidence))
     assert f"why: {one.explanation}" in str(one)
+
+
+def test_the_first_divergences_are_looked_into_and_of_the_others_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanation, "EXPLAINED_MAX", 2)
+    monkeypatch.setenv("RECOVERY_REVISION", "abc")
+    monkeypatch.setenv("SHOP_FEE", "5")
+    place = record("Variable", ("odd", "plain", "odd", "odd"))
+    monkeypatch.delenv("SHOP_FEE")
+    found = verify(place.engine, "sqlite:j.db", "dir:s", app_dir=str(ROOT), keep_going=True).divergences
+    assert [each.command_id for each in found] == [1, 3, 4]
+    assert [each.factor for each in found] == ["environment", "environment", ""]
+    assert found[2].evidence == ("no experiment was run with it: that is done with the first 2, as far as there is time",)
 
 
 def test_a_replay_from_an_image_finds_what_the_image_does_not_hold() -> None:
