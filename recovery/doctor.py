@@ -18,7 +18,7 @@ LIBRARIES: Final = ("click", "msgpack", "msgspec", "psycopg", "sortedcontainers"
 
 
 def doctor(found: Settings) -> dict[str, Any]:
-    """Versions, settings with where each came from, durability of the journal there is, and what is wrong."""
+    """Versions, settings with where each came from, durability of the journal and of the one it is shipped to, what is wrong."""
     problems = [f"{name} is imported from {path}, which is not this project's" for name, path in shadowed().items()]
     document: dict[str, Any] = {
         "recovery": VERSION,
@@ -30,14 +30,17 @@ def doctor(found: Settings) -> dict[str, Any]:
         "drivers": driver_notes(),
         "settings": _sources(found),
     }
-    try:
-        with_store = open_reader(found.journal)
+    for url, said, failed in ((found.journal, "durability", "journal"), (found.ship_to, "shipped_to", "shipped_to")):
+        if not url:
+            continue
         try:
-            document["durability"] = with_store.settings()
-        finally:
-            with_store.close()
-    except RecoveryError as error:
-        document["journal"] = str(error)
+            store = open_reader(url)
+            try:
+                document[said] = store.settings()
+            finally:
+                store.close()
+        except RecoveryError as error:
+            document[failed] = str(error)
     return document | {"problems": problems}
 
 

@@ -21,7 +21,8 @@ class Meter:
     def __init__(self, opened: Opened) -> None:
         self.tell = opened.tell
         self.tell("cold_started", opened.report)
-        self.tell("epoch_begun", opened.recorder.epoch, opened.report.head)
+        self._epoch = opened.recorder.epoch
+        self.tell("epoch_begun", self._epoch, opened.report.head)
         self._began = time.monotonic()
         self._last: Batch | None = None
         self._batches = self._commands = self._bytes = self._largest = 0
@@ -30,8 +31,11 @@ class Meter:
 
     def commit(self, recorder: Recorder) -> None:
         """Make durable what is sealed, and count it.  Raises what that raises."""
-        began = time.perf_counter()
+        began, head = time.perf_counter(), recorder.head.command_id
         entries = recorder.commit()
+        if recorder.epoch != self._epoch:  # an unknown outcome was made known by a new one
+            self._epoch = recorder.epoch
+            self.tell("epoch_begun", self._epoch, head)
         self._committed(entries, time.perf_counter() - began)
 
     def _committed(self, entries: Sequence[Entry], seconds: float) -> None:

@@ -39,7 +39,7 @@ class Observer:
         """The engine stands at its journal's head."""
 
     def epoch_begun(self, number: int, head: int) -> None:
-        """This process writes from now on, after command ``head``."""
+        """This process writes from now on, after command ``head``; again where it took a new epoch to know an outcome."""
 
     def diverged(self, error: Exception) -> None:
         """The engine went another way than its journal, at the cold start or later; ``error.evidence`` has the finding."""

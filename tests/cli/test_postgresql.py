@@ -64,7 +64,10 @@ def test_a_session_on_one_database_for_journal_and_images(tmp_path: Path, url: s
     checked = typed(tmp_path, url, "migrate", "--check", "--json")
     assert checked.returncode == 3
     wanted = len(migrations())
-    assert json.loads(checked.stdout) == {"schema_version": 1, "found": 0, "wanted": wanted, "behind": True}
+    document = json.loads(checked.stdout)
+    (schema,) = document.pop("schemas")
+    assert document == {"schema_version": 1, "found": 0, "wanted": wanted, "behind": True}
+    assert (schema["found"], schema["wanted"]) == (0, wanted)
     assert "CREATE TABLE engine_journal" in typed(tmp_path, url, "migrate", "--sql").stdout
     assert typed(tmp_path, url, "migrate").returncode == 0
     assert typed(tmp_path, url, "migrate", "--check").returncode == 0

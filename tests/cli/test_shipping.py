@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from journal.postgres_schema import migrate
+from journal.postgres_schema import migrate, migrations
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cr3t-w0rd"
@@ -78,6 +78,22 @@ def test_a_session_on_a_shipped_journal(session: Session) -> None:
     assert [json.loads(line)["command_id"] for line in (session.folder / "mail").read_text().splitlines()] == [1, 2, 3]
     (lag,) = json.loads(session.run("status", "--json").stdout)["outboxes"]
     assert (lag["name"], lag["command_id"]) == ("mail", 3)
+
+
+def test_migrate_and_doctor_look_at_the_target_too(tmp_path: Path, postgres_url: str) -> None:
+    session = Session(tmp_path, postgres_url)
+    wanted = len(migrations())
+    found, target = session.run("migrate", "--check", expect=3).stdout.splitlines()
+    assert found == "wal:journal has no schema to migrate"
+    assert f"the schema is at version 0, and this release wants {wanted}" in target
+    assert f"brought from version 0 to {wanted}" in session.run("migrate").stdout
+    document = json.loads(session.run("migrate", "--check", "--json").stdout)
+    assert not document["behind"]
+    assert [each["found"] for each in document["schemas"]] == [0, wanted]
+    assert session.deposit(1) == [1]
+    said = json.loads(session.run("doctor", "--json").stdout)
+    assert said["shipped_to"]["fsync"] == "on"
+    assert "fdatasync" in said["durability"]["sync"]
 
 
 def test_what_went_another_way_is_said_by_every_verb(session: Session) -> None:

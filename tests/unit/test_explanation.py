@@ -203,7 +203,9 @@ def test_the_first_divergences_are_looked_into_and_of_the_others_that_is_said(mo
     found = verify(place.engine, "sqlite:j.db", "dir:s", app_dir=str(ROOT), keep_going=True).divergences
     assert [each.command_id for each in found] == [1, 3, 4]
     assert [each.factor for each in found] == ["environment", "environment", ""]
-    assert found[2].evidence == ("no experiment was run with it: that is done with the first 2, as far as there is time",)
+    assert found[2].evidence == (
+        "no experiment was run with it: that is done with the first 2, as far as there is time",
+    )
 
 
 def test_a_replay_from_an_image_finds_what_the_image_does_not_hold() -> None:

@@ -44,11 +44,21 @@ def name() -> str:
     return f"doubt {next(_names)}"
 
 
-def opened(name: str) -> tuple[Doubtful, Runtime]:
+class Epochs:
+    """Hears of the epochs."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, int]] = []
+
+    def epoch_begun(self, number: int, head: int) -> None:
+        self.begun.append((number, head))
+
+
+def opened(name: str, observer: Epochs | None = None) -> tuple[Doubtful, Runtime]:
     store = Doubtful.open_for_write(name)
     assert isinstance(store, Doubtful)
     store.writes = []
-    return store, Runtime.open(Till, journal=store, snapshots="memory:", durable=False)
+    return store, Runtime.open(Till, journal=store, snapshots="memory:", durable=False, observer=observer)
 
 
 def deposit(cents: int, request_id: str) -> Command:
@@ -57,7 +67,8 @@ def deposit(cents: int, request_id: str) -> Command:
 
 @pytest.mark.parametrize("writes", [[True], [False], [False, True], [False, False]], ids=str)
 def test_every_command_is_recorded_once_and_answered(name: str, writes: list[bool]) -> None:
-    store, till = opened(name)
+    heard = Epochs()
+    store, till = opened(name, heard)
     till.execute(deposit(5, "a"))
     store.writes = list(writes)
     outcomes = list(till.execute_many([deposit(1, "b"), deposit(2, "c")]))
@@ -68,6 +79,7 @@ def test_every_command_is_recorded_once_and_answered(name: str, writes: list[boo
     epochs = journal.epochs()
     assert [epoch.number for epoch in epochs] == list(range(1, len(writes) + 2))
     assert {epoch.head for epoch in epochs[1:]} == {1}, "the new epoch says what was acknowledged"
+    assert heard.begun == [(1, 0), (len(epochs), 1)], "what counts is the newest"
     # What was written under the old epoch keeps it; what was not was sealed again under the new one.
     assert [entry.epoch for entry in journal.read()][1] == (len(writes) if writes[-1] else len(writes) + 1)
     till.close()
