@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import xxhash
@@ -328,6 +330,10 @@ class Entry(NamedTuple):
                 found=found.hex(),
                 hint="run: recovery check",
             )
+
+
+unchecked_entry: Final[Callable[[tuple[Any, ...]], Entry]] = partial(tuple.__new__, Entry)
+"""``Entry._make`` without its count of the fields: for a store that reads many, and has counted."""
 
 
 def part_hashes(

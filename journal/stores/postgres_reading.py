@@ -6,15 +6,14 @@ No transaction outlives a page.
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
 
 from journal.errors import CorruptionError
 from journal.postgres_connection import Db, Link, PostgresPlace, setting
-from journal.records import Entry
+from journal.records import Entry, unchecked_entry
 
 KEYS_PAGE: Final = 10_000
 
@@ -26,9 +25,6 @@ _PAGE: Final = f"{_SELECT} AND command_id > %s AND command_id <= %s ORDER BY com
 _NEWEST: Final = f"{_SELECT} ORDER BY command_id DESC LIMIT %s".encode()
 _FIND: Final = f"{_SELECT} AND request_key = ANY(%s::uuid[])".encode()
 
-_make: Final[Callable[[tuple[Any, ...]], Entry]] = partial(tuple.__new__, Entry)
-"""``Entry._make`` without its count of fields, which the SELECT fixes."""
-
 
 def page(db: Db, stream: str, after: int, until: int) -> list[Entry]:
     """The entries with ``after < command_id <= until``, by command id."""
@@ -37,7 +33,7 @@ def page(db: Db, stream: str, after: int, until: int) -> list[Entry]:
 
 
 def _entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
-    return [_make(row) for row in rows]
+    return list(map(unchecked_entry, rows))
 
 
 def newest(db: Db, stream: str, limit: int) -> list[Entry]:

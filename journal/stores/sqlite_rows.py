@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from journal.errors import CorruptionError
-from journal.records import Entry
+from journal.records import Entry, unchecked_entry
 
 RESTORE: Final = "restore a copy"
 
-_B: Final = (bytes,)
-_I: Final = (int,)
-_NB: Final = (bytes, type(None))
-_SHAPES: Final = frozenset(
-    itertools.product(
-        *(_I, _B, (str,), (str, type(None)), _I, _B, _I, _B, _B, _NB, _NB, _NB, _B, _B, _I, _I, _I, _I, _B)
-    )
-)
+_B: Final = frozenset({bytes})
+_I: Final = frozenset({int})
+_T: Final = frozenset({str})
+_NB: Final = frozenset({bytes, type(None)})
+_NT: Final = frozenset({str, type(None)})
+_TYPES: Final = (_I, _B, _T, _NT, _I, _B, _I, _B, _B, _NB, _NB, _NB, _B, _B, _I, _I, _I, _I, _B)
 """The types that an entry's columns may come back with; any other is damage."""
+_TRUTHS: Final = (Entry._fields.index("rejected"), Entry._fields.index("events_reduced"))
 
 
 def parameters_of(entries: Sequence[Entry], at: int) -> list[tuple[object, ...]]:
@@ -38,13 +36,15 @@ def parameters_of(entries: Sequence[Entry], at: int) -> list[tuple[object, ...]]
 
 def entries_of(rows: list[tuple[Any, ...]]) -> list[Entry]:
     """Rows as entries, their types checked.  CorruptionError, without a position, where one is not as it was written."""
-    make = Entry._make
-    shapes = _SHAPES
-    entries = []
-    for row in rows:
-        if tuple(map(type, row)) not in shapes:
+    if not rows:
+        return []
+    # By columns, so that the loops over the rows run in C.
+    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    for column, types in zip(columns, _TYPES, strict=True):
+        if not types.issuperset(map(type, column)):
             raise CorruptionError(
                 "the entry has a column of another type than was written, or lies in another's place", hint=RESTORE
             )
-        entries.append(make((*row[:6], row[6] != 0, *row[7:14], row[14] != 0, *row[15:])))
-    return entries
+    for at in _TRUTHS:
+        columns[at] = map(bool, columns[at])
+    return list(map(unchecked_entry, zip(*columns, strict=True)))

@@ -14,7 +14,7 @@ from journal.files import write_whole
 from journal.journal import Journal
 from journal.stores.memory import MemoryStore
 from journal.testing.power_cut import PowerCut, PowerCutDisk
-from journal.urls import open_history
+from journal.urls import migrate_journal, open_history
 from recovery import Command, Runtime, open_journal, verify
 from recovery.cli.main import run
 from recovery.importing import import_history
@@ -149,23 +149,27 @@ def test_nothing_is_written_over_and_nothing_is_left(till: Shell) -> None:
     assert there == {"s", "till.journal"}
 
 
-def test_the_same_journal_comes_back(till: Shell) -> None:
+@pytest.mark.parametrize("where", ["sqlite:again.db", "wal:again", "postgresql"])
+def test_the_same_journal_comes_back(till: Shell, where: str, request: pytest.FixtureRequest) -> None:
+    if where == "postgresql":
+        where = request.getfixturevalue("postgres_url")
+        migrate_journal(where)
     exported = till.json("export", "till.journal")
-    imported = till.json("import", "till.journal", "--journal", "sqlite:again.db")
+    imported = till.json("import", "till.journal", "--journal", where)
     assert (imported["commands"], imported["chain"]) == (60, exported["chain"])
-    with open_journal("sqlite:j.db") as was, open_journal("sqlite:again.db") as now:
+    with open_journal("sqlite:j.db") as was, open_journal(where) as now:
         assert list(was.read()) == list(now.read())
         assert was.identity == now.identity
         assert now.epochs()[:-1] == was.epochs()
         assert now.epochs()[-1].head == 60
-    code, _, err = till("import", "till.journal", "--journal", "sqlite:again.db")
+    code, _, err = till("import", "till.journal", "--journal", where)
     assert code == 2
     assert "already" in err
-    with Runtime.open(Till, journal="sqlite:again.db", snapshots="dir:again") as runtime:
+    with Runtime.open(Till, journal=where, snapshots="dir:again-images") as runtime:
         assert runtime.cold_start.replayed == 60
         assert runtime.execute(deposits(1)[0]).duplicate
         assert runtime.execute(deposits(1, 61)[0]).command_id == 61
-    assert till.json("replay", "--journal", "sqlite:again.db", "--snapshots", "dir:again")["commands"] == 61
+    assert till.json("replay", "--journal", where, "--snapshots", "dir:again-images")["commands"] == 61
 
 
 class Failing(MemoryStore):

@@ -176,6 +176,11 @@ def test_a_password_is_nowhere(
     here(url_of(server, "demo"))
     typed("migrate", 0)
     typed(f"demo --workload generated --commands 300 --json --journal {url_of(server, 'demo')}")
+    here(url_of(server, "imported"))
+    typed("import kept.journal", 3)
+    typed("migrate", 0)
+    typed("import kept.journal", 0)
+    typed("import kept.journal", 2)
     in_a_runtime(url_of(server, "runtime"), said)
     here("wal:journal", ship_to=url_of(server, "runtime"))
     typed("run commands.jsonl")
@@ -191,7 +196,7 @@ def test_a_password_is_nowhere(
     assert not unexpected, "\n".join(unexpected)
     assert {
         line.split()[1] for line in (one.partition("\n")[0][2:] for one in said) if line.startswith("recovery ")
-    } >= (set(VERBS) - {"import"})
+    } >= set(VERBS)
     modules = ("recovery.image_process", "recovery.explaining.experiment", "recovery.demo.child")
     assert not [module for module in modules if module not in "".join(Heard.arguments)], "no such process was started"
     for text in [*said, *Heard.arguments, caplog.text, *(repr(record.__dict__) for record in caplog.records)]:

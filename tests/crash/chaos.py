@@ -304,7 +304,7 @@ class Life:
                 return
 
     def settle(self) -> None:
-        """Stop the engine; let the outboxes come to the end."""
+        """Stop the engine; let the outboxes come to the end, and an image be made, which a short life may not have got to."""
         deadline = time.monotonic() + WAIT_S
         while self.read_to <= last_acknowledged(self.folder) - 1 or self.read_to < 500:
             self.keep_alive()
@@ -324,6 +324,7 @@ class Life:
             assert time.monotonic() < deadline, "an outbox does not come to the end"
             time.sleep(0.05)
         self.end(self.outbox)
+        self.until_done("image", kills=0, kinds=())
 
     # What must hold
 
