@@ -168,10 +168,13 @@ def refusal(error: psycopg.Error, place: PostgresPlace) -> RecoveryError:
     return StoreUnavailable(text, hint=hint.format(location=place.location))
 
 
+_EXPLAINING: Final = ("\t", "DETAIL:", "HINT:")
+
+
 def _line(error: psycopg.Error) -> str:
     primary = error.diag.message_primary if error.sqlstate else None
-    # Of several hosts the last; what is indented only explains the line before it.
-    lines = [line for line in (primary or str(error)).strip().splitlines() if not line.startswith("\t")]
+    # Of several hosts the last; what is indented, or a detail, only explains the line before it.
+    lines = [line for line in (primary or str(error)).strip().splitlines() if not line.startswith(_EXPLAINING)]
     return lines[-1] if lines else type(error).__name__
 
 

@@ -112,8 +112,6 @@ class AuditReport:
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  note: no image holds {place}, and it changed while the commands ran" for place in changed]
         if len(self.hidden) > len(changed):
-            lines.append(
-                f"  {len(self.hidden) - len(changed)} more places outside the engine did not change (--json lists them)"
-            )
+            lines.append(f"  outside the engine, unchanged: {len(self.hidden) - len(changed)} (--json lists them)")
         lines += [f"  not checked: {line}" for line in (*self.not_checked, *self.guard["not_seen"])]
         return "\n".join(lines)

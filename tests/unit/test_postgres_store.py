@@ -24,7 +24,7 @@ from journal.errors import (
     WriterFenced,
 )
 from journal.journal import Journal
-from journal.postgres_connection import Db, parse
+from journal.postgres_connection import Db, parse, refusal
 from journal.postgres_schema import migrate, migrations, schema_sql, schema_state
 from journal.records import Entry
 from journal.store import SqlCursor
@@ -535,6 +535,12 @@ def test_no_error_repeats_a_password(url: str) -> None:
     while error is not None:
         assert "s3cr3t" not in f"{error} {error!r} {getattr(error, 'hint', '')}"
         error = error.__cause__
+
+
+def test_of_what_the_driver_says_the_line_that_counts_is_told() -> None:
+    said = "connection failed: connection to server failed: FATAL:  starting up\nDETAIL:  Not consistent yet.\n"
+    told = refusal(psycopg.OperationalError(said), parse("postgresql://u@h/d")).message
+    assert told == "postgresql://u@h/d: connection failed: connection to server failed: FATAL:  starting up"
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
