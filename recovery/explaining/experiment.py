@@ -34,6 +34,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -322,16 +323,20 @@ def _in_forks(place: dict[str, str], experiments: list[dict[str, Any]], seconds:
     """Each experiment in a fork, one after the other, and its line of JSON.
 
     All are forked before any begins, and nothing is allocated in between: so their memory is laid out alike, and the
-    same experiment done twice is the same down to the addresses.
+    same experiment done twice is the same down to the addresses.  The first is nobody's: a rehearsal of all that is done once.
     """
     count = len(experiments)
     starts = [os.pipe() for _ in range(count)]
     answers = [os.pipe() for _ in range(count)]
-    children = array("l", [0] * count)
-    for number in range(count):
+    children = array("l", [0] * (count + 1))
+    for number in (count, *range(count)):
         children[number] = os.fork()
+        if children[number] == 0 and number == count:
+            _rehearse(place)
         if children[number] == 0:
             _child(starts, answers, number, place, experiments[number])
+        if number == count:
+            os.waitpid(children[number], 0)
     for number in range(count):
         os.close(answers[number][1])
     for number in range(count):
@@ -345,6 +350,16 @@ def _in_forks(place: dict[str, str], experiments: list[dict[str, Any]], seconds:
         finally:
             os.close(answers[number][0])
             os.waitpid(children[number], 0)
+
+
+def _rehearse(place: dict[str, str]) -> NoReturn:
+    """What the first experiment would else do for all: bytecode is written, and a reader leaves its files beside the journal, so
+    that what lies on the path is listed again."""
+    with suppress(BaseException):  # the experiments will say what is the matter
+        engine_factory(place["engine"], app_dir=place["app_dir"])
+        with Journal(open_reader(place["journal"]), place["stream"]) as journal:
+            open_catalog(place["snapshots"] or None, journal.stream)
+    os._exit(0)
 
 
 def _child(

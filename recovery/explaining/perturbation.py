@@ -169,7 +169,7 @@ class Laboratory:
         loads = list(by_birth.items())
         if len(loads) == 1 and len(asked) > _WORTH_ANOTHER:
             ((birth, numbers),) = loads
-            loads = [(birth, numbers[first::PARALLEL]) for first in range(PARALLEL) if numbers[first::PARALLEL]]
+            loads = [(birth, some) for some in _halves(numbers, [len(runs) for _, runs in asked])]
         self.experiments += len(asked)
         found: dict[int, Observed | Failed] = {}
         with ThreadPoolExecutor(PARALLEL) as pool, tempfile.TemporaryDirectory(prefix="recovery-experiment-") as empty:
@@ -220,6 +220,17 @@ class Laboratory:
             "pins": pins,
             "runs": [{name: part for name, part in run._asdict().items() if part is not None} for run in runs],
         }
+
+
+def _halves(numbers: list[int], runs: Sequence[int]) -> list[list[int]]:
+    """Experiments in two parts with about as many runs.  Neighbours stay together: forks of one process have their memory laid
+    out alike, and two processes need not."""
+    half, done = sum(runs) / 2, 0
+    for at, number in enumerate(numbers, 1):
+        done += runs[number]
+        if done >= half:
+            return [some for some in (numbers[:at], numbers[at:]) if some]
+    return [numbers]
 
 
 def _seen(run: dict[str, Any]) -> Seen:
@@ -279,6 +290,7 @@ class Study:
         chances: list[Experiment] = [((chance,), again) for chance in CHANCES]
         changed: list[Experiment] = [(chosen, [run]) for chosen in together]
         before: list[Experiment] = [((), [each, run]) for each in self._earlier]
+        # The untouched ones first, so that they are forks of one process: what then differs, differs by itself.
         first, second, memory, *others = lab.observe_all([*untouched, *chances, *changed, *before])
         tossed, others = others[: len(CHANCES)], others[len(CHANCES) :]
         if isinstance(first, Failed) or isinstance(second, Failed):

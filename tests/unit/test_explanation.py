@@ -84,6 +84,16 @@ def test_each_setting_moves_what_depends_on_it_and_nothing_else() -> None:
     assert moved == MOVED
 
 
+def test_the_same_experiment_is_the_same_down_to_the_addresses() -> None:
+    laboratory, runs = Laboratory(record("SetOfObjects")), [Run(ODD - 1, ODD)] * 12
+    outcomes = []
+    for each in laboratory.observe_all([((), runs)] * 4):
+        assert isinstance(each, Observed), each
+        outcomes.append([seen.outcome(ODD) for seen in each.runs])
+    assert len(set(outcomes[0])) > 1, "it does depend on them"
+    assert outcomes == [outcomes[0]] * 4
+
+
 @pytest.mark.parametrize(
     ("engine", "factor"),
     [
