@@ -74,11 +74,8 @@ def _agrees(names: Task, start: int, command_id: int, hash_seed: str) -> bool:
     wanted = Range(start, command_id, keep_going=True, cut=start > 0)
     answer = replay_elsewhere(names | wanted._asdict(), variables=environment(PYTHONHASHSEED=hash_seed))
     outcome = outcome_of(answer)
-    return (
-        outcome.placed
-        and outcome.last == command_id
-        and command_id not in (divergence.command_id for divergence in outcome.divergences)
-    )
+    last_diverged = max([each.command_id for each in outcome.divergences] + [outcome.unlisted.last])
+    return outcome.placed and outcome.last == command_id and last_diverged < command_id
 
 
 def _named(found: Divergence, began: int, other: int) -> Divergence:

@@ -18,7 +18,10 @@ import pytest
 
 from journal.errors import UsageError, WorkerLost
 from recovery import Command, Runtime, open_journal, verify
-from recovery.divergence import RESTORE_HOLE
+from recovery.divergence import RESTORE_HOLE, Divergence
+from recovery.explaining import restore_hole
+from recovery.replayer import Span
+from recovery.verifying.range_replay import Outcome
 from tests.buggy import BUGS, Forgetful
 from tests.engines import Till
 
@@ -163,6 +166,18 @@ def test_a_writer_that_was_restored_shows_from_the_beginning(tmp_path: Path) -> 
     assert found.evidence[0].endswith("came out as recorded")
     assert "otherwise with: the engine started at the beginning" in found.evidence
     assert "--from genesis" in found.reproduce
+
+
+@pytest.mark.parametrize(("last", "cause"), [(15, RESTORE_HOLE), (16, "unknown")])
+def test_a_divergence_that_is_only_counted_is_one_too(monkeypatch: pytest.MonkeyPatch, last: int, cause: str) -> None:
+    def answer(task: dict[str, Any], **rest: Any) -> dict[str, Any]:
+        """From the beginning, many diverge, up to ``last``; from 15 on, the one."""
+        counted = Span(9, 7, last) if task["after"] == 0 else Span(1, 16, 16)
+        return {"outcome": Outcome(task["after"], 16, last=16, unlisted=counted).to_dict()}
+
+    monkeypatch.setattr(restore_hole, "replay_elsewhere", answer)
+    found = Divergence(16, "r", "deposit", ("response",), "unknown")
+    assert restore_hole.with_restore_hole(found, {}, began=15, images=[15]).cause == cause
 
 
 # Damage
